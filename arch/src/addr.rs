@@ -1,0 +1,33 @@
+//! Guest addresses as a type of their own, so that they never mix with host pointers or lengths.
+
+use std::fmt;
+
+/// A virtual address of the guest. 32-bit guests use the low half.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct GuestAddr(pub u64);
+
+impl GuestAddr {
+    /// The address `bytes` further on; wraps as the guest's own arithmetic does.
+    #[must_use]
+    pub const fn wrapping_add(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    /// How many bytes `self` lies above `base`; wraps.
+    #[must_use]
+    pub const fn wrapping_offset_from(self, base: Self) -> u64 {
+        self.0.wrapping_sub(base.0)
+    }
+}
+
+impl fmt::Debug for GuestAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl fmt::Display for GuestAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
