@@ -31,3 +31,25 @@ impl fmt::Display for GuestAddr {
         write!(f, "{:#x}", self.0)
     }
 }
+
+/// Byte order of a guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// Least significant byte first.
+    Little,
+    /// Most significant byte first.
+    Big,
+}
+
+impl ByteOrder {
+    /// An unsigned number of `bytes.len()` (at most 8; further bytes are ignored) bytes.
+    #[must_use]
+    pub fn number(self, bytes: &[u8]) -> u64 {
+        let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+        let bytes = &bytes[..bytes.len().min(8)];
+        match self {
+            Self::Little => bytes.iter().rev().fold(0, fold),
+            Self::Big => bytes.iter().fold(0, fold),
+        }
+    }
+}

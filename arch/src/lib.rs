@@ -1,6 +1,100 @@
-//! What a guest ISA is. Pure and safe: no QEMU, no I/O.
+//! What a guest ISA is: decode, probe legality, the instruction slot, registers and their roles, the calling
+//! convention. Pure and safe: no QEMU, no I/O, no allocation in what a hit asks.
+//!
+//! Guest knowledge is run-time data: every ISA always compiles, on every host. `by_target` picks the one table
+//! that answers for a QEMU target; generic code never names an ISA.
+//!
+//! Porting: one folder an ISA family, the same file names in each (`mod decode regs abi`), one `Arch` at the end.
 #![forbid(unsafe_code)]
 
 mod addr;
+mod insn;
+mod reg;
+pub mod x86;
 
-pub use addr::GuestAddr;
+pub use addr::{ByteOrder, GuestAddr};
+pub use insn::{BoundaryError, DecodeError, Flow, Insn, InsnSlot, MAX_INSN_BYTES};
+pub use reg::{ArgumentPlace, Register, RegisterId, RegisterSource, Role};
+
+/// Which privilege a piece of code at an address runs with, as far as the address alone tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// Only the kernel executes there.
+    Kernel,
+    /// User code may execute there as well (user half, vsyscall page, overlapping address spaces):
+    /// `Arch::is_privileged` on the registers decides at the hit.
+    AskRegisters,
+}
+
+/// The questions that the engine asks of a guest ISA. One value per ISA, chosen once at install.
+pub trait Arch: Sync + Send + std::fmt::Debug {
+    /// The name in messages and summaries, as QEMU spells the target: `x86_64`.
+    fn name(&self) -> &'static str;
+
+    /// Bytes of a `long`, a pointer and a register: 8 or 4.
+    fn word_bytes(&self) -> usize;
+
+    /// Byte order of memory and of register values.
+    fn byte_order(&self) -> ByteOrder;
+
+    /// All registers that a definition may name, and those the engine itself reads. `RegisterId` indexes it.
+    fn registers(&self) -> &'static [Register];
+
+    /// The register behind `%NAME`. The kernel's `pt_regs` names, then the extensions of this project.
+    fn register(&self, name: &str) -> Option<RegisterId>;
+
+    /// Where `$argN` (1-based) lies at a function's entry; `None` where the ISA gives no access.
+    fn argument(&self, n: u32) -> Option<ArgumentPlace>;
+
+    /// `$retval`.
+    fn return_value(&self) -> RegisterId;
+
+    /// `$stack`.
+    fn stack_pointer(&self) -> RegisterId;
+
+    /// Added to the stack pointer to get the address of `$stack0` (sparc64: the bias of 2047).
+    fn stack_bias(&self) -> u64;
+
+    /// Size and alignment of a kernel stack: the limit of `$stackN`.
+    fn thread_size(&self) -> u64;
+
+    /// How many bytes of a function's start belong to its entry, where a probe on `SYM` really goes:
+    /// x86 steps over ENDBR, so that `SYM` and `SYM+4` are one place (kernel: `arch_adjust_kprobe_addr`).
+    /// `text` is the function's first bytes.
+    fn entry_skip(&self, text: &[u8]) -> u64;
+
+    /// Decodes the instruction at `addr`; `bytes` may hold more than it.
+    ///
+    /// # Errors
+    /// Undecodable, or cut short.
+    fn decode(&self, addr: GuestAddr, bytes: &[u8]) -> Result<Insn, DecodeError>;
+
+    /// Is `start + offset` an instruction boundary? `text` begins at `start`, which is one.
+    /// Fixed-width ISAs ask alignment; x86 decodes from the start.
+    ///
+    /// # Errors
+    /// Says which instruction covers the address, or where decoding stopped.
+    fn check_boundary(&self, start: GuestAddr, text: &[u8], offset: u64) -> Result<(), BoundaryError>;
+
+    /// Does code at this address run with kernel privilege, as far as the address tells?
+    fn privilege(&self, addr: GuestAddr) -> Privilege;
+
+    /// The register whose value `is_privileged` judges.
+    fn privilege_register(&self) -> RegisterId;
+
+    /// Whether a value of `privilege_register` means kernel privilege.
+    fn is_privileged(&self, value: u64) -> bool;
+
+    /// Does this text look like the entry of a kernel function (ENDBR, `nop` or call of `__fentry__`)? Used to tell
+    /// that a symbol file without text is of another kernel. A heuristic: it may miss.
+    fn looks_like_entry(&self, text: &[u8]) -> bool;
+}
+
+/// The ISA for a QEMU target name (`x86_64`, ...), or `None` when this project does not have it (yet).
+#[must_use]
+pub fn by_target(target: &str) -> Option<&'static dyn Arch> {
+    match target {
+        "x86_64" => Some(&x86::X86_64),
+        _ => None,
+    }
+}
