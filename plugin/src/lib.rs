@@ -1,1 +1,18 @@
-//! TODO
+//! libqkprobe.so: kprobes for guest kernels, from outside.
+//!
+//! One hit, from QEMU's call to the line of text, is told in ARCHITECTURE.md. The rooms of this crate:
+//! - `qemu`: the only FFI. Version detection, the function table, callback shapes, guest access.
+//! - `registry`: who is probed where; the mutex for those who change it, epochs for those who look.
+//! - `engine`: translation, hits, and where the running kernel lies.
+//! - `record`: rings, the writer thread, formats, the summary.
+//! - `install`: arguments to running plugin.
+
+mod args;
+mod counters;
+mod engine;
+mod install;
+mod primitive;
+mod qemu;
+mod record;
+pub mod registry;
+mod resolve;

@@ -1,0 +1,341 @@
+//! Where the running kernel lies, found without any help from the guest.
+//!
+//! A kernel image is linked at one address, loaded physically at another (KASLR: random), first executed identity
+//! mapped, then at the linked address plus a random slide. What stays the same through all of this is the image's
+//! offset in guest RAM. So:
+//! 1. while nothing is found, the page of each translated block is compared with all pages of the image;
+//! 2. a page that agrees is verified by the banner ("Linux version ..."), read where it then must lie: this settles
+//!    that it is the very same build, in the first block of the kernel that runs;
+//! 3. from then on a block's host pointer alone tells its place in the image, at every alias;
+//! 4. the first such block at a kernel address tells the slide, which data addresses and printed pointers need.
+//!
+//! Symbols without text (System.map, /proc/kallsyms) cannot be compared: there the slide is given, 0 by default, and
+//! function entries that are no symbols tell that the file is of another kernel.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use qkprobe_arch::{Arch, GuestAddr};
+use qkprobe_symbols::{KernelImage, TextIndex};
+
+use crate::primitive::Mutex;
+use crate::qemu::host_memory::{self, HostAddr};
+
+const PAGE: usize = 4096;
+/// A page of which this much agrees is a page of the image. Relocations change fewer bytes, patched call sites too.
+const MATCHING_PERCENT: usize = 75;
+/// Blocks in the kernel's region that may pass unrecognised before the user is told: they take milliseconds to run.
+const PATIENCE: u32 = 300;
+
+/// What the plugin has to say about the running kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The expected kernel was found, for the first time or again after a reboot.
+    Found,
+    /// Another kernel runs; its banner if it could be read.
+    OtherKernel(Option<String>),
+    /// The symbols do not fit what runs (symbols without text).
+    SymbolsDoNotFit,
+}
+
+/// The way from a guest or host address to an address of the image as linked.
+#[derive(Debug)]
+pub(crate) struct Locator {
+    method: Method,
+    region: std::ops::RangeInclusive<u64>,
+    slide: AtomicU64,
+    slide_known: AtomicBool,
+    strangers: AtomicU32,
+    settled: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Method {
+    /// Compare text.
+    Compare(Box<Compare>),
+    /// The slide is given; symbol starts, for the check.
+    Given { starts: Vec<u64> },
+}
+
+#[derive(Debug)]
+struct Compare {
+    index: TextIndex,
+    banner: Option<(GuestAddr, Vec<u8>)>,
+    start: GuestAddr,
+    len: u64,
+    /// Host address of `start`; 0 while unknown. Release when found, Acquire when used.
+    host_start: AtomicUsize,
+    /// Host address of guest address 0 in the identity-mapped view, 0 while unknown: after a reboot the kernel is
+    /// looked for there again.
+    identity: AtomicUsize,
+    search: Mutex<()>,
+    /// Blocks that were not recognised and may yet turn out to be the kernel's, newest last.
+    unrecognised: Mutex<VecDeque<(GuestAddr, HostAddr)>>,
+}
+
+enum Candidate {
+    None,
+    Found(HostAddr),
+    OtherKernel(String),
+}
+
+impl Locator {
+    /// `slide` is used only for symbols without text.
+    pub(crate) fn new(image: &KernelImage, arch: &dyn Arch, slide: Option<u64>) -> Self {
+        let compare = TextIndex::new(image).and_then(|index| Compare::new(image, index));
+        let given = compare.is_none();
+        let method = compare.map_or_else(
+            || {
+                let mut starts: Vec<u64> = image.symbols.iter().map(|symbol| symbol.addr.0).collect();
+                starts.dedup();
+                Method::Given { starts }
+            },
+            |compare| Method::Compare(Box::new(compare)),
+        );
+        Self {
+            method,
+            region: arch.image_region(),
+            slide: AtomicU64::new(slide.unwrap_or(0)),
+            slide_known: AtomicBool::new(given),
+            strangers: AtomicU32::new(0),
+            settled: AtomicBool::new(false),
+        }
+    }
+
+    /// Runtime address minus linked address, once known.
+    pub(crate) fn slide(&self) -> Option<u64> {
+        // Acquire, paired with the Release in `learn_slide`: the value is the one that belongs to the flag.
+        self.slide_known.load(Ordering::Acquire).then(|| self.slide.load(Ordering::Relaxed))
+    }
+
+    /// The linked address of a runtime address, once the slide is known.
+    pub(crate) fn linked(&self, addr: GuestAddr) -> Option<GuestAddr> {
+        self.slide().map(|slide| GuestAddr(addr.0.wrapping_sub(slide)))
+    }
+
+    /// The block that is being translated: its address in the image, and what there is to tell the user.
+    /// `host` is the host pointer of its first instruction.
+    pub(crate) fn block(&self, vaddr: GuestAddr, host: Option<HostAddr>) -> (Option<GuestAddr>, Option<Verdict>) {
+        match &self.method {
+            Method::Compare(compare) => self.compare(compare, vaddr, host),
+            Method::Given { .. } => {
+                let inside = self.region.contains(&vaddr.0);
+                (self.linked(vaddr).filter(|_| inside), None)
+            }
+        }
+    }
+
+    /// Symbols without text: a block whose text looks like a function's entry. Tells when the file is of another kernel.
+    pub(crate) fn entry_seen(&self, linked: GuestAddr) -> Option<Verdict> {
+        let Method::Given { starts } = &self.method else { return None };
+        if self.settled.load(Ordering::Relaxed) {
+            return None;
+        }
+        if starts.binary_search(&linked.0).is_ok() {
+            // Entries that are symbols outweigh: some entries are none (IRQ stubs, alternatives).
+            let left = self.strangers.load(Ordering::Relaxed).saturating_sub(2);
+            self.strangers.store(left, Ordering::Relaxed);
+            return None;
+        }
+        let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
+        (strangers >= PATIENCE / 6 && !self.settled.swap(true, Ordering::Relaxed)).then_some(Verdict::SymbolsDoNotFit)
+    }
+
+    /// Whether blocks' text is wanted for `entry_seen`.
+    pub(crate) fn wants_entries(&self) -> bool {
+        matches!(self.method, Method::Given { .. }) && !self.settled.load(Ordering::Relaxed)
+    }
+
+    fn compare(
+        &self,
+        compare: &Compare,
+        vaddr: GuestAddr,
+        host: Option<HostAddr>,
+    ) -> (Option<GuestAddr>, Option<Verdict>) {
+        let Some(host) = host else { return (None, None) };
+        let in_region = self.region.contains(&vaddr.0);
+        if let Some(linked) = compare.linked(host) {
+            if in_region {
+                self.learn_slide(vaddr.0.wrapping_sub(linked.0));
+            }
+            return (Some(linked), None);
+        }
+        // Not found yet, or a kernel that was loaded again elsewhere: look at blocks that can be a kernel's.
+        let known = compare.host_start.load(Ordering::Acquire) != 0;
+        let identity = compare.identity.load(Ordering::Relaxed);
+        let identity_mapped = identity != 0 && host.0.wrapping_sub(vaddr.0 as usize) == identity;
+        if (known && !in_region && !identity_mapped) || self.settled.load(Ordering::Relaxed) {
+            return (None, None);
+        }
+        match compare.search(host) {
+            Candidate::Found(start) => {
+                if !in_region {
+                    compare.identity.store(host.0.wrapping_sub(vaddr.0 as usize), Ordering::Relaxed);
+                }
+                self.slide_known.store(false, Ordering::Relaxed);
+                self.strangers.store(0, Ordering::Relaxed);
+                // Release: see `host_start`.
+                compare.host_start.store(start.0, Ordering::Release);
+                let linked = compare.linked(host);
+                if let Some(linked) = linked.filter(|_| in_region) {
+                    self.learn_slide(vaddr.0.wrapping_sub(linked.0));
+                }
+                (linked, Some(Verdict::Found))
+            }
+            Candidate::OtherKernel(banner) => (None, self.settle(Verdict::OtherKernel(Some(banner)))),
+            Candidate::None if in_region => {
+                compare.remember(vaddr, host);
+                let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
+                let patient = strangers < PATIENCE;
+                (None, if patient { None } else { self.settle(Verdict::OtherKernel(None)) })
+            }
+            Candidate::None => {
+                compare.remember(vaddr, host);
+                (None, None)
+            }
+        }
+    }
+
+    fn settle(&self, verdict: Verdict) -> Option<Verdict> {
+        (!self.settled.swap(true, Ordering::Relaxed)).then_some(verdict)
+    }
+
+    fn learn_slide(&self, slide: u64) {
+        if self.slide() != Some(slide) {
+            self.slide.store(slide, Ordering::Relaxed);
+            // Release: see `slide`.
+            self.slide_known.store(true, Ordering::Release);
+        }
+    }
+
+    /// Where a linked address runs: virtual address and host pointer, once both are known.
+    pub(crate) fn running(&self, linked: GuestAddr) -> Option<(GuestAddr, HostAddr)> {
+        let Method::Compare(compare) = &self.method else { return None };
+        let start = compare.host_start.load(Ordering::Acquire);
+        let offset = linked.wrapping_offset_from(compare.start);
+        let vaddr = linked.wrapping_add(self.slide()?);
+        (start != 0 && offset < compare.len).then(|| (vaddr, HostAddr(start + offset as usize)))
+    }
+
+    /// The linked address of a host pointer into the running kernel.
+    pub(crate) fn image_addr(&self, host: HostAddr) -> Option<GuestAddr> {
+        let Method::Compare(compare) = &self.method else { return None };
+        compare.linked(host)
+    }
+
+    /// The blocks that were translated before the kernel was found.
+    pub(crate) fn take_unrecognised(&self) -> Vec<(GuestAddr, HostAddr)> {
+        let Method::Compare(compare) = &self.method else { return Vec::new() };
+        std::mem::take(&mut *compare.unrecognised.lock()).into()
+    }
+}
+
+/// How many unrecognised blocks are remembered: the kernel is recognised within its first few.
+const REMEMBERED: usize = 64;
+
+impl Compare {
+    fn new(image: &KernelImage, index: TextIndex) -> Option<Self> {
+        let text = image.segments.iter().filter(|segment| segment.executable);
+        let start = text.clone().map(|segment| segment.addr).min()?;
+        let end = image
+            .segments
+            .iter()
+            .filter(|segment| segment.addr >= start)
+            .map(|segment| segment.addr.0 + segment.bytes.len() as u64)
+            .max()?;
+        let banner = match image.symbols.lookup(None, "linux_banner") {
+            qkprobe_symbols::Lookup::One(symbol) => {
+                image.banner.as_ref().map(|text| (symbol.addr, text.as_bytes().to_vec()))
+            }
+            _ => None,
+        };
+        Some(Self {
+            index,
+            banner,
+            start,
+            len: end - start.0,
+            host_start: AtomicUsize::new(0),
+            identity: AtomicUsize::new(0),
+            search: Mutex::new(()),
+            unrecognised: Mutex::new(VecDeque::new()),
+        })
+    }
+
+    fn linked(&self, host: HostAddr) -> Option<GuestAddr> {
+        let start = self.host_start.load(Ordering::Acquire);
+        let offset = host.0.wrapping_sub(start) as u64;
+        (start != 0 && offset < self.len).then(|| self.start.wrapping_add(offset))
+    }
+
+    fn remember(&self, vaddr: GuestAddr, host: HostAddr) {
+        let mut blocks = self.unrecognised.lock();
+        if blocks.len() == REMEMBERED {
+            blocks.pop_front();
+        }
+        blocks.push_back((vaddr, host));
+    }
+
+    fn search(&self, host: HostAddr) -> Candidate {
+        // One search at a time: several vCPUs would only find the same.
+        let _one = self.search.lock();
+        let mut page = [0; PAGE];
+        let page_host = HostAddr(host.0 & !(PAGE - 1));
+        let offset = host.0 & (PAGE - 1);
+        if !host_memory::read(page_host, &mut page) {
+            return Candidate::None;
+        }
+        let head = page.get(offset..PAGE.min(offset + 16)).unwrap_or_default();
+        for candidate in self.index.candidates(offset, head) {
+            let image_page = GuestAddr(candidate.0 & !(PAGE as u64 - 1));
+            let (equal, compared) = self.index.page_matches(image_page, &page);
+            if compared == 0 || equal * 100 < compared * MATCHING_PERCENT {
+                continue;
+            }
+            let start = HostAddr(page_host.0.wrapping_sub((image_page.0.wrapping_sub(self.start.0)) as usize));
+            match self.verify(start) {
+                Candidate::None => {}
+                settled => return settled,
+            }
+        }
+        Candidate::None
+    }
+
+    /// Is it the very same build? The banner holds version, builder, compiler and time.
+    fn verify(&self, start: HostAddr) -> Candidate {
+        let Some((addr, expected)) = &self.banner else { return self.verify_by_pages(start) };
+        let at = HostAddr(start.0.wrapping_add(addr.wrapping_offset_from(self.start) as usize));
+        let mut running = [0; 512];
+        let want = running.len().min(expected.len().max(64));
+        let Some(running) = running.get_mut(..want) else { return Candidate::None };
+        if !host_memory::read(at, running) {
+            return Candidate::None;
+        }
+        if running.starts_with(expected.get(..want.min(expected.len())).unwrap_or(expected)) {
+            return Candidate::Found(start);
+        }
+        if running.starts_with(b"Linux version ") {
+            let line = running.split(|byte| *byte == b'\n' || *byte == 0).next().unwrap_or_default();
+            return Candidate::OtherKernel(String::from_utf8_lossy(line).into_owned());
+        }
+        Candidate::None
+    }
+
+    /// Without a banner: pages all over the text must agree.
+    fn verify_by_pages(&self, start: HostAddr) -> Candidate {
+        let mut page = [0; PAGE];
+        let (mut agree, mut seen) = (0, 0);
+        let pages = self.len / PAGE as u64;
+        for step in 0..64 {
+            let offset = pages * step / 64 * PAGE as u64;
+            let (equal, compared) = match host_memory::read(HostAddr(start.0 + offset as usize), &mut page) {
+                true => self.index.page_matches(self.start.wrapping_add(offset), &page),
+                false => (0, PAGE),
+            };
+            if compared != 0 {
+                seen += 1;
+                agree += usize::from(equal * 100 >= compared * MATCHING_PERCENT);
+            }
+        }
+        if seen != 0 && agree * 4 >= seen * 3 { Candidate::Found(start) } else { Candidate::None }
+    }
+}

@@ -1,0 +1,196 @@
+//! What QEMU calls: `qemu_plugin_install`, and the events that follow.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use qkprobe_arch::GuestAddr;
+
+use super::api::{Api, Id, Info, Tb};
+use super::block::QemuBlock;
+use super::cache::Stale;
+use super::guest::VcpuGuest;
+use super::shapes::Events;
+use super::version::{OLDEST, qemu_plugin_version, release};
+use crate::engine::Event;
+use crate::engine::hit::GuestState;
+use crate::install::{Machine, Plugin, install};
+use crate::registry::{Place, Site};
+
+impl GuestState for VcpuGuest {
+    #[inline]
+    fn register(&self, id: qkprobe_arch::RegisterId) -> Option<u64> {
+        VcpuGuest::register(self, id)
+    }
+
+    #[inline]
+    fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool {
+        VcpuGuest::read(self, addr, out)
+    }
+}
+
+/// The one plugin of this process. QEMU never unloads a plugin that has callbacks in translated code, so it stays.
+static PLUGIN: OnceLock<Plugin> = OnceLock::new();
+
+fn plugin() -> Option<&'static Plugin> {
+    PLUGIN.get()
+}
+
+/// QEMU's entry point. Returns 0, or anything else to refuse, which ends QEMU.
+///
+/// # Safety
+/// Called by QEMU's plugin loader: `info` is valid, `argv` holds `argc` C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_plugin_install(id: Id, info: *const Info, argc: c_int, argv: *const *const c_char) -> c_int {
+    let result = std::panic::catch_unwind(|| {
+        // SAFETY: the loader passes a valid struct that it keeps during the call.
+        let info = unsafe { &*info };
+        // SAFETY: as documented for this function.
+        let args = unsafe { arguments(argc, argv) };
+        start(id, info, &args)
+    });
+    match result {
+        Ok(Ok(())) => 0,
+        Ok(Err(message)) => {
+            let indented = message.trim_end().replace('\n', "\nqkprobe:   ");
+            eprintln!("qkprobe: error: {indented}");
+            1
+        }
+        Err(_) => {
+            eprintln!("qkprobe: internal error while starting. Please report this with the lines above.");
+            1
+        }
+    }
+}
+
+unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<String> {
+    let count = usize::try_from(argc).unwrap_or(0);
+    (0..count)
+        .map(|index| {
+            // SAFETY: the caller vouches for `argc` C strings.
+            unsafe { CStr::from_ptr(*argv.add(index)) }.to_string_lossy().into_owned()
+        })
+        .collect()
+}
+
+fn start(id: Id, info: &Info, args: &[String]) -> Result<(), String> {
+    let level = qemu_plugin_version.load(Ordering::Relaxed);
+    let qemu = release().map_or_else(|| "of unknown version".to_owned(), |release| release.to_string());
+    if level < OLDEST {
+        return Err(format!(
+            "QEMU {qemu} has plugin API {level}: qkprobe needs 9.2 (API {OLDEST}) or newer, because older ones cannot \
+             read guest memory\nInstall a newer QEMU, for example from Debian's backports."
+        ));
+    }
+    // SAFETY: QEMU's target name is a C string that lives as long as the process.
+    let target = unsafe { CStr::from_ptr(info.target_name) }.to_string_lossy().into_owned();
+    if level < info.version.min || level > info.version.cur {
+        return Err(format!(
+            "QEMU {qemu} offers plugin API {} to {}, but its functions look like API {level}: please report this",
+            info.version.min, info.version.cur
+        ));
+    }
+    if !info.system_emulation {
+        return Err("this is a user-mode QEMU: qkprobe probes guest kernels, which only the qemu-system-* programs run".into());
+    }
+    if PLUGIN.get().is_some() {
+        return Err("loaded twice: give all probe= arguments to one -plugin option".into());
+    }
+    let api = Api::load(level).map_err(|name| format!("QEMU {qemu} lacks {name}: please report this"))?;
+    // SAFETY: for system emulation QEMU fills this member of the union.
+    let max_vcpus = unsafe { info.__bindgen_anon_1.system }.max_vcpus;
+    let machine = Machine {
+        api: Box::leak(Box::new(api)),
+        id,
+        qemu,
+        target,
+        max_vcpus: usize::try_from(max_vcpus).unwrap_or(1).max(1),
+    };
+    let (plugin, registrations) = install(machine, args)?;
+    PLUGIN.get_or_init(|| plugin).begin(registrations)
+}
+
+/// Where code of a place is, if it was ever seen: what must be translated again when its probes change.
+pub(super) fn stale_code(place: Place) -> Option<Stale> {
+    let locator = plugin()?.locator.as_ref()?;
+    match place {
+        Place::Image(addr) => {
+            let (vaddr, host) = locator.running(addr)?;
+            Some(Stale { vaddr, host })
+        }
+        Place::Virtual(_) => None,
+    }
+}
+
+/// The plugin's side of QEMU's events.
+pub(crate) struct QemuEvents;
+
+impl QemuEvents {
+    #[inline]
+    fn hit_at(vcpu: u32, site: *const c_void, ask_privilege: bool) {
+        let Some(plugin) = plugin() else { return };
+        let Some(state) = plugin.vcpu(vcpu) else { return };
+        // SAFETY: the userdata that `QemuBlock::plant_callback` gave for this instruction; the registry keeps a site until
+        // the code cache was flushed after its last use.
+        let site = unsafe { &*site.cast::<Site<Event>>() };
+        crate::engine::hit::hit(&plugin.hit_env(), &state.engine, site, &state.guest, ask_privilege);
+    }
+}
+
+impl Events for QemuEvents {
+    fn block_translated(tb: *mut Tb) {
+        let Some(plugin) = plugin() else { return };
+        let mut block = QemuBlock::<Self>::new(plugin.machine.api, &plugin.inline_counters, tb);
+        plugin.translated(&mut block);
+    }
+
+    fn vcpu_started(vcpu: u32) {
+        let Some(plugin) = plugin() else { return };
+        plugin.cache.set_running();
+        if plugin.vcpu(vcpu).is_some() {
+            // After a reset QEMU announces every vCPU again.
+            return;
+        }
+        let Some(guest) = VcpuGuest::new(plugin.machine.api, plugin.arch) else { return };
+        plugin.check_registers(&guest);
+        plugin.add_vcpu(vcpu, |engine| super::vcpus::QemuVcpu { engine, guest });
+    }
+
+    fn safepoint(_vcpu: u32) {
+        if let Some(plugin) = plugin() {
+            plugin.cache.serve();
+        }
+    }
+
+    fn flushed() {
+        if let Some(plugin) = plugin() {
+            plugin.registry.flushed();
+        }
+    }
+
+    fn exiting() {
+        if let Some(plugin) = plugin() {
+            plugin.exit();
+        }
+    }
+
+    fn was_reset() {
+        let Some(plugin) = plugin() else { return };
+        plugin.cache.registrar().register_lifetime::<Self>();
+        if plugin.registry.counts().armed != 0 {
+            use crate::registry::CodeCache as _;
+            plugin.cache.set_translation_hook(true);
+        }
+    }
+
+    #[inline]
+    fn hit(vcpu: u32, site: *const c_void) {
+        Self::hit_at(vcpu, site, false);
+    }
+
+    #[inline]
+    fn hit_after_privilege_check(vcpu: u32, site: *const c_void) {
+        Self::hit_at(vcpu, site, true);
+    }
+}
+

@@ -1,0 +1,125 @@
+//! The guest's registers and memory, as a callback on a vCPU's thread may read them.
+
+use std::ptr::NonNull;
+
+use qkprobe_arch::{Arch, ByteOrder, GuestAddr, RegisterId, RegisterSource};
+
+use super::api::{Api, GByteArray, RegisterHandle};
+
+/// One vCPU's handles and buffer. Used only on the thread that runs the vCPU, in a callback that may read registers.
+#[derive(Debug)]
+pub(crate) struct VcpuGuest {
+    api: &'static Api,
+    order: ByteOrder,
+    /// By `RegisterId`.
+    handles: Box<[Option<NonNull<RegisterHandle>>]>,
+    /// Large enough that no read makes QEMU grow it: a hit allocates nothing.
+    buffer: NonNull<GByteArray>,
+}
+
+/// Most bytes of one memory read.
+const MAX_READ: usize = 4096;
+
+/// One entry of QEMU's register list; API 6 appends a flag, so entries are stepped over by the array's element size.
+#[repr(C)]
+struct Descriptor {
+    handle: *mut RegisterHandle,
+    name: *const std::ffi::c_char,
+    feature: *const std::ffi::c_char,
+}
+
+impl VcpuGuest {
+    /// Lists the registers. Call it in the vCPU's init callback: names are known there, values are not yet.
+    /// Returns `None` where QEMU has no memory left.
+    pub(crate) fn new(api: &'static Api, arch: &dyn Arch) -> Option<Self> {
+        let listed = list_registers(api);
+        let handle = |source: &RegisterSource| match source {
+            RegisterSource::Qemu { name, feature } => listed
+                .iter()
+                .find(|entry| entry.name == *name && feature.is_none_or(|feature| entry.feature == feature))
+                .and_then(|entry| entry.handle),
+            RegisterSource::ProbeAddress | RegisterSource::Constant(_) => None,
+        };
+        let handles = arch.registers().iter().map(|register| handle(&register.source)).collect();
+        // SAFETY: glib's allocator aborts rather than fail; the array lives as long as the process.
+        let buffer = NonNull::new(unsafe { (api.g_byte_array_sized_new)(MAX_READ as u32) })?;
+        Some(Self { api, order: arch.byte_order(), handles, buffer })
+    }
+
+    /// Whether QEMU lists the register at all (sparc64 before 10.1 lists none).
+    pub(crate) fn has(&self, id: RegisterId) -> bool {
+        self.handles.get(usize::from(id.0)).is_some_and(Option::is_some)
+    }
+
+    /// The register's current value, zero-extended.
+    #[inline]
+    pub(crate) fn register(&self, id: RegisterId) -> Option<u64> {
+        let handle = (*self.handles.get(usize::from(id.0))?)?;
+        // SAFETY: the handle came from QEMU's list for this vCPU; the buffer is ours and used by this thread only.
+        // QEMU appends, so the length is reset first.
+        let bytes = unsafe {
+            let array = self.buffer.as_ptr();
+            (*array).len = 0;
+            (self.api.read_register)(handle.as_ptr(), array);
+            std::slice::from_raw_parts((*array).data, (*array).len as usize)
+        };
+        (!bytes.is_empty()).then(|| self.order.number(bytes))
+    }
+
+    /// Reads guest memory through the vCPU's current translation; all or nothing. At most 4096 bytes.
+    #[inline]
+    pub(crate) fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool {
+        if out.len() > MAX_READ {
+            return false;
+        }
+        // SAFETY: as above; QEMU sets the length to what it read, within the reserved size.
+        unsafe {
+            let array = self.buffer.as_ptr();
+            (*array).len = 0;
+            if !(self.api.read_memory_vaddr)(addr.0, array, out.len()) || ((*array).len as usize) < out.len() {
+                return false;
+            }
+            out.copy_from_slice(std::slice::from_raw_parts((*array).data, out.len()));
+        }
+        true
+    }
+}
+
+struct Listed {
+    handle: Option<NonNull<RegisterHandle>>,
+    name: String,
+    feature: String,
+}
+
+fn list_registers(api: &Api) -> Vec<Listed> {
+    let text = |pointer: *const std::ffi::c_char| {
+        if pointer.is_null() {
+            return String::new();
+        }
+        // SAFETY: QEMU's names are NUL-terminated and live as long as the process.
+        unsafe { std::ffi::CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+    };
+    // SAFETY: called on a vCPU's thread; the array is ours to free.
+    let array = unsafe { (api.get_registers)() };
+    if array.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: a valid GArray; its element size is at least that of `Descriptor` in every version (24 or 32 bytes).
+    let (data, len, stride) =
+        unsafe { ((*array).data, (*array).len as usize, (api.g_array_get_element_size)(array) as usize) };
+    let mut listed = Vec::with_capacity(len);
+    if stride >= size_of::<Descriptor>() {
+        for index in 0..len {
+            // SAFETY: `index` is below the array's length, and each element begins with these three pointers.
+            let entry = unsafe { data.add(index * stride).cast::<Descriptor>().read_unaligned() };
+            listed.push(Listed {
+                handle: NonNull::new(entry.handle),
+                name: text(entry.name),
+                feature: text(entry.feature),
+            });
+        }
+    }
+    // SAFETY: the array came from QEMU, which hands it over; TRUE frees its data as well.
+    unsafe { (api.g_array_free)(array, 1) };
+    listed
+}

@@ -1,0 +1,12 @@
+//! The only FFI of the project: everything QEMU-shaped stays in this folder.
+
+pub(crate) mod api;
+pub(crate) mod block;
+pub(crate) mod cache;
+pub(crate) mod entry;
+pub(crate) mod guest;
+pub(crate) mod host_memory;
+pub(crate) mod inline_count;
+pub(crate) mod shapes;
+pub(crate) mod version;
+pub(crate) mod vcpus;

@@ -1,0 +1,59 @@
+//! The vCPUs of the machine, each used by its own thread only.
+
+use std::cell::OnceCell;
+use std::sync::OnceLock;
+
+use super::guest::VcpuGuest;
+use crate::engine::Event;
+use crate::engine::vcpu::Vcpu;
+use crate::registry::{Reader, Registry};
+
+/// One vCPU as QEMU's callbacks see it.
+#[derive(Debug)]
+pub(crate) struct QemuVcpu {
+    pub(crate) engine: Vcpu,
+    pub(crate) guest: VcpuGuest,
+}
+
+#[derive(Debug)]
+struct Slot(QemuVcpu);
+
+// SAFETY: a vCPU's slot is filled in its init callback and used in its hit callbacks, which all come on the one thread
+// that runs the vCPU (one thread for all vCPUs with thread=single); `Vcpus::get` is called from there only.
+unsafe impl Send for Slot {}
+// SAFETY: as above.
+unsafe impl Sync for Slot {}
+
+/// All vCPUs, by QEMU's index.
+#[derive(Debug)]
+pub(crate) struct Vcpus {
+    slots: Box<[OnceLock<Slot>]>,
+}
+
+impl Vcpus {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { slots: (0..max).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// A vCPU's own state. Only in a callback of that vCPU.
+    #[inline]
+    pub(crate) fn get(&self, index: u32) -> Option<&QemuVcpu> {
+        self.slots.get(index as usize)?.get().map(|slot| &slot.0)
+    }
+
+    /// In the vCPU's init callback.
+    pub(crate) fn set(&self, index: u32, vcpu: QemuVcpu) {
+        if let Some(slot) = self.slots.get(index as usize) {
+            let _ = slot.set(Slot(vcpu));
+        }
+    }
+
+    /// Runs `body` with a reader of the calling thread: translation callbacks do not say which vCPU they are for.
+    pub(crate) fn with_reader<R>(&self, registry: &Registry<Event>, body: impl FnOnce(&Reader) -> R) -> R {
+        thread_local! {
+            static READER: OnceCell<Reader> = const { OnceCell::new() };
+        }
+        // There is one registry in a process, so a thread's reader always belongs to it.
+        READER.with(|reader| body(reader.get_or_init(|| registry.reader())))
+    }
+}

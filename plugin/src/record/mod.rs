@@ -1,0 +1,29 @@
+//! Records on their way out: a ring per vCPU, one writer thread, two formats, and the summary.
+
+pub(crate) mod format;
+pub(crate) mod ring;
+pub(crate) mod sink;
+pub(crate) mod summary;
+pub(crate) mod writer;
+
+use std::sync::Arc;
+
+use qkprobe_lang::Definition;
+
+pub(crate) use writer::WriterHandle;
+
+/// One probe as the writer and the summary know it. Made at registration, kept to the end.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) definition: Arc<Definition>,
+    /// `open`.
+    pub(crate) name: String,
+    /// `kprobes`.
+    pub(crate) group: String,
+    /// `do_sys_openat2+0x0/0x190`, or the bare address in hex.
+    pub(crate) place: String,
+    /// Linked address, if the place is known.
+    pub(crate) address: Option<u64>,
+    /// Added to `address` when the kernel runs elsewhere.
+    pub(crate) in_image: bool,
+}

@@ -1,0 +1,348 @@
+//! The writer thread: takes records out of all rings in the order of their times, formats them, writes them.
+//!
+//! Order: a hit marks its ring before it takes its timestamp and clears the mark when its records are visible. The
+//! writer notes the time T, then looks at every ring: one without a mark can only bring records later than T. One with
+//! a mark and unread records can bring nothing earlier than the newest of those. So all records up to the least of
+//! these limits are complete, and are merged.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use qkprobe_lang::{Format, SymbolNames};
+
+use super::format::{self, Preamble};
+use super::ring::Ring;
+use super::sink::Sink;
+use super::Output;
+use crate::counters::VcpuCounters;
+use crate::engine::now;
+
+/// Text is handed to the file in pieces of about this size.
+const BATCH: usize = 64 << 10;
+const SHORTEST_NAP: Duration = Duration::from_micros(200);
+/// Bounds how long a record stays in a ring, and so what a kill can lose.
+const LONGEST_NAP: Duration = Duration::from_millis(20);
+/// After a failed write (a full disk) this long passes before the next try.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// One source of records.
+#[derive(Clone, Debug)]
+struct Source {
+    cpu: u32,
+    ring: Arc<Ring>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sources: Mutex<Vec<Source>>,
+    outputs: RwLock<Vec<Arc<Output>>>,
+    asleep: AtomicBool,
+    alive: AtomicBool,
+    closing: AtomicBool,
+    written: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// What hits and the control side hold of the writer.
+#[derive(Debug)]
+pub(crate) struct WriterHandle {
+    shared: Arc<Shared>,
+    thread: OnceLock<Thread>,
+    join: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer needs to run.
+pub(crate) struct WriterConfig {
+    pub(crate) sink: Sink,
+    pub(crate) format: Format,
+    pub(crate) preamble: Preamble,
+    pub(crate) names: Arc<dyn SymbolNames + Send + Sync>,
+    /// Where lost records are counted.
+    pub(crate) counters: Arc<VcpuCounters>,
+}
+
+impl std::fmt::Debug for WriterConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriterConfig").field("sink", &self.sink).finish_non_exhaustive()
+    }
+}
+
+impl WriterHandle {
+    /// Writes the first lines and starts the thread.
+    ///
+    /// # Errors
+    /// The first lines could not be written, or there is no thread to be had.
+    pub(crate) fn start(mut config: WriterConfig) -> Result<Self, String> {
+        let shared = Arc::new(Shared {
+            sources: Mutex::new(Vec::new()),
+            outputs: RwLock::new(Vec::new()),
+            asleep: AtomicBool::new(false),
+            alive: AtomicBool::new(true),
+            closing: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        });
+        let mut head = Vec::new();
+        format::start(config.format, &config.preamble, &mut head);
+        config
+            .sink
+            .write_lines(&head)
+            .map_err(|(_, error)| format!("out={}: cannot write: {error}", config.sink.name()))?;
+        let worker = Worker { shared: Arc::clone(&shared), config, outputs: Vec::new(), text: Vec::with_capacity(2 * BATCH), failed: None };
+        let join = std::thread::Builder::new()
+            .name("qkprobe-writer".into())
+            .spawn(move || worker.run())
+            .map_err(|error| format!("cannot start the writer thread: {error}"))?;
+        let thread = OnceLock::new();
+        let _ = thread.set(join.thread().clone());
+        Ok(Self { shared, thread, join: Mutex::new(Some(join)) })
+    }
+
+    /// Adds the ring of a new vCPU.
+    pub(crate) fn add_source(&self, cpu: u32, ring: Arc<Ring>) {
+        self.shared.sources.lock().push(Source { cpu, ring });
+    }
+
+    /// Adds an output; its index is what records carry.
+    pub(crate) fn add_output(&self, output: Arc<Output>) -> u32 {
+        let mut outputs = self.shared.outputs.write();
+        outputs.push(output);
+        // `MAX_OUTPUTS` is far below 2^32.
+        (outputs.len() - 1) as u32
+    }
+
+    /// All outputs, in the order of their indices.
+    pub(crate) fn outputs(&self) -> Vec<Arc<Output>> {
+        self.shared.outputs.read().clone()
+    }
+
+    /// Records written and lost so far.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.shared.written.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed))
+    }
+
+    /// Hit: a record was committed.
+    #[inline]
+    pub(crate) fn committed(&self, ring: &Ring) {
+        if self.shared.asleep.load(Ordering::Relaxed) && ring.half_full() {
+            self.wake();
+        }
+    }
+
+    /// Hit, lossless: the ring is full; let the writer work.
+    #[cold]
+    pub(crate) fn wait_for_room(&self) {
+        self.wake();
+        std::thread::sleep(Duration::from_micros(20));
+    }
+
+    /// Whether waiting for room can end.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.shared.alive.load(Ordering::Relaxed)
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Drains, writes the last line, ends the thread. Waits at most `patience`; returns whether it ended.
+    pub(crate) fn finish(&self, patience: Duration) -> bool {
+        self.shared.closing.store(true, Ordering::Release);
+        let start = Instant::now();
+        while self.is_alive() {
+            self.wake();
+            if start.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if let Some(join) = self.join.lock().take() {
+            let _ = join.join();
+        }
+        true
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    config: WriterConfig,
+    /// The shared list as far as it is known here: it only grows.
+    outputs: Vec<Arc<Output>>,
+    text: Vec<u8>,
+    /// Since when the sink fails, and how many records were lost since.
+    failed: Option<(Instant, u64)>,
+}
+
+/// Says that the thread is gone, however it ends: no vCPU may wait for it then.
+struct Gone(Arc<Shared>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.alive.store(false, Ordering::Release);
+    }
+}
+
+impl Worker {
+    fn run(mut self) {
+        let _gone = Gone(Arc::clone(&self.shared));
+        let mut nap = SHORTEST_NAP;
+        loop {
+            // Read before draining: what was committed before `closing` was set is drained below.
+            let closing = self.shared.closing.load(Ordering::Acquire);
+            let count = self.drain(closing);
+            if closing && count == 0 {
+                break;
+            }
+            if count != 0 {
+                nap = SHORTEST_NAP;
+                continue;
+            }
+            self.shared.asleep.store(true, Ordering::Relaxed);
+            std::thread::park_timeout(nap);
+            self.shared.asleep.store(false, Ordering::Relaxed);
+            nap = (nap * 2).min(LONGEST_NAP);
+        }
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if let Some((_, lost)) = self.failed {
+            self.failed = Some((Instant::now() - RETRY, lost));
+            self.retry();
+        }
+        let (written, lost) =
+            (self.shared.written.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed));
+        let mut last = Vec::new();
+        format::end(self.config.format, written, lost, &mut last);
+        if self.failed.is_none() {
+            let _ = self.config.sink.write_lines(&last);
+        }
+        if lost != 0 {
+            eprintln!("qkprobe: {lost} records could not be written to {}", self.config.sink.name());
+        }
+    }
+
+    /// Moves what is complete from the rings to the sink; returns how many records.
+    fn drain(&mut self, closing: bool) -> usize {
+        let sources = self.shared.sources.lock().clone();
+        let limit = self.limit(&sources, closing);
+        let known = self.outputs.len();
+        self.outputs.extend(self.shared.outputs.read().iter().skip(known).cloned());
+        let mut pending: Vec<(u32, u64)> = Vec::new();
+        let mut count = 0;
+        loop {
+            let oldest = sources
+                .iter()
+                .filter_map(|source| source.ring.peek().map(|record| (record.header.time, source)))
+                .filter(|(time, _)| *time <= limit)
+                .min_by_key(|(time, _)| *time);
+            let Some((_, source)) = oldest else { break };
+            let Some(record) = source.ring.peek() else { break };
+            let header = record.header;
+            if let Some(output) = self.outputs.get(header.output as usize) {
+                format::record(
+                    self.config.format,
+                    self.config.preamble.epoch,
+                    source.cpu,
+                    output,
+                    &record,
+                    &*self.config.names,
+                    &mut self.text,
+                );
+                pending.push((header.output, self.text.len() as u64));
+            }
+            source.ring.consume(header);
+            count += 1;
+            if self.text.len() >= BATCH {
+                self.flush(&mut pending);
+            }
+        }
+        self.flush(&mut pending);
+        count
+    }
+
+    /// The time up to which all rings are complete.
+    fn limit(&self, sources: &[Source], closing: bool) -> u64 {
+        let mut limit = now();
+        // Pairs with the fence of the epoch's pin, between a hit's mark and its timestamp: either the mark is seen
+        // here, or the timestamp is taken after `limit`.
+        fence(Ordering::SeqCst);
+        for source in sources {
+            let mut round = 0;
+            while source.ring.in_hit() {
+                if let Some(newest) = source.ring.newest_time() {
+                    limit = limit.min(newest);
+                    break;
+                }
+                round += 1;
+                // A vCPU that stands in a hit at exit will not come out of it.
+                if closing && round > 10_000 {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+        limit
+    }
+
+    /// Writes the text; what fails is counted as lost, by probe.
+    fn flush(&mut self, pending: &mut Vec<(u32, u64)>) {
+        if pending.is_empty() {
+            return;
+        }
+        if self.failed.is_some() && !self.retry() {
+            self.lose(pending, 0);
+        } else {
+            let result = self.config.sink.write_lines(&self.text);
+            match result {
+                Ok(()) => _ = self.shared.written.fetch_add(pending.len() as u64, Ordering::Relaxed),
+                Err((written, error)) => {
+                    eprintln!(
+                        "qkprobe: {}: {error}; records are lost from here on until it can be written again",
+                        self.config.sink.name()
+                    );
+                    self.failed = Some((Instant::now(), 0));
+                    self.lose(pending, written as u64);
+                }
+            }
+        }
+        pending.clear();
+        self.text.clear();
+    }
+
+    /// Counts as lost what ends behind the first `written` bytes.
+    fn lose(&mut self, pending: &[(u32, u64)], written: u64) {
+        let kept = pending.iter().take_while(|(_, end)| *end <= written).count();
+        self.shared.written.fetch_add(kept as u64, Ordering::Relaxed);
+        let lost = pending.get(kept..).unwrap_or_default();
+        for (output, _) in lost {
+            if let Some(cell) = self.config.counters.cell(*output) {
+                cell.dropped();
+            }
+        }
+        self.shared.lost.fetch_add(lost.len() as u64, Ordering::Relaxed);
+        if let Some((_, count)) = &mut self.failed {
+            *count += lost.len() as u64;
+        }
+    }
+
+    /// After a failure: tries, now and then, to say in the trace how many records are missing. Returns whether the
+    /// sink works again.
+    fn retry(&mut self) -> bool {
+        let Some((since, lost)) = self.failed else { return true };
+        if since.elapsed() < RETRY {
+            return false;
+        }
+        let mut line = Vec::new();
+        format::lost(self.config.format, lost, &mut line);
+        let works = self.config.sink.write_lines(&line).is_ok();
+        self.failed = if works { None } else { Some((Instant::now(), lost)) };
+        works
+    }
+}

@@ -1,0 +1,127 @@
+//! Places and names against the kernel image: what the definition language asks, and what printing asks.
+
+use std::sync::Arc;
+
+use qkprobe_arch::{Arch, GuestAddr};
+use qkprobe_lang::{PlaceError, SymbolLookup, SymbolNames, Target};
+use qkprobe_symbols::{KernelImage, Lookup, Symbol};
+
+use crate::engine::locate::Locator;
+
+/// Kernel errno values that refusals carry.
+const EINVAL: i32 = 22;
+
+/// The definition language's view of the kernel.
+#[derive(Debug)]
+pub(crate) struct ImageTarget<'a> {
+    pub(crate) arch: &'static dyn Arch,
+    pub(crate) image: Option<&'a KernelImage>,
+}
+
+fn is_text(symbol: &Symbol<'_>) -> bool {
+    matches!(symbol.kind, 't' | 'T' | 'w' | 'W' | 'i')
+}
+
+impl ImageTarget<'_> {
+    fn text_at(&self, addr: GuestAddr, len: usize) -> Option<&[u8]> {
+        self.image?.bytes(addr, len)
+    }
+
+    /// The function around an address, by symbol.
+    fn function(&self, addr: GuestAddr) -> Option<(Symbol<'_>, u64)> {
+        self.image?.symbols.containing(addr)
+    }
+
+    /// Whether the image's text at an address is at hand: then the slot can be made at registration.
+    pub(crate) fn has_text(&self, addr: GuestAddr) -> bool {
+        self.text_at(addr, 1).is_some()
+    }
+
+    /// The bytes for the slot.
+    pub(crate) fn slot_text(&self, addr: GuestAddr) -> &[u8] {
+        (1..=qkprobe_arch::MAX_INSN_BYTES).rev().find_map(|len| self.text_at(addr, len)).unwrap_or_default()
+    }
+}
+
+impl Target for ImageTarget<'_> {
+    fn arch(&self) -> &dyn Arch {
+        self.arch
+    }
+
+    fn symbol(&self, module: Option<&str>, name: &str) -> SymbolLookup {
+        let Some(image) = self.image else { return SymbolLookup::None };
+        match image.symbols.lookup(module, name) {
+            Lookup::None => SymbolLookup::None,
+            Lookup::One(symbol) => SymbolLookup::One { addr: symbol.addr, size: symbol.size },
+            Lookup::Many(symbols) => {
+                // The kernel counts functions: a data symbol of the same name does not make it ambiguous.
+                let text: Vec<_> = symbols.iter().filter(|symbol| is_text(symbol)).collect();
+                match text.as_slice() {
+                    [one] => SymbolLookup::One { addr: one.addr, size: one.size },
+                    _ => SymbolLookup::Many(symbols.iter().map(|symbol| symbol.addr).collect()),
+                }
+            }
+        }
+    }
+
+    fn data_symbol(&self, name: &str) -> Option<GuestAddr> {
+        match self.image?.symbols.lookup(None, name) {
+            Lookup::None => None,
+            Lookup::One(symbol) => Some(symbol.addr),
+            Lookup::Many(symbols) => symbols.first().map(|symbol| symbol.addr),
+        }
+    }
+
+    fn check_place(&self, addr: GuestAddr) -> Result<GuestAddr, PlaceError> {
+        let Some((symbol, offset)) = self.function(addr) else { return Ok(addr) };
+        let Some(text) = self.text_at(symbol.addr, usize::try_from(symbol.size.min(1 << 20)).unwrap_or(0)) else {
+            return if self.image.is_some_and(|image| !image.segments.is_empty()) && !is_text(&symbol) {
+                Err(PlaceError::Other(EINVAL, format!("{} is data, not code", symbol.name)))
+            } else {
+                Ok(addr)
+            };
+        };
+        if !self.image.is_some_and(|image| image.is_executable(addr)) {
+            return Err(PlaceError::Other(EINVAL, format!("{} is data, not code", symbol.name)));
+        }
+        let skip = self.arch.entry_skip(text);
+        if offset < skip && offset == 0 {
+            return Ok(symbol.addr.wrapping_add(skip));
+        }
+        self.arch.check_boundary(symbol.addr, text, offset).map_err(|error| PlaceError::Boundary(error.to_string()))?;
+        Ok(addr)
+    }
+
+    fn is_function_entry(&self, addr: GuestAddr) -> bool {
+        self.function(addr).is_some_and(|(symbol, offset)| {
+            offset == 0 || self.text_at(symbol.addr, 16).is_some_and(|text| offset == self.arch.entry_skip(text))
+        })
+    }
+
+    fn name_of(&self, addr: GuestAddr) -> Option<(String, u64, u64, Option<String>)> {
+        let (symbol, offset) = self.function(addr)?;
+        Some((symbol.name.to_owned(), offset, symbol.size, symbol.module.map(str::to_owned)))
+    }
+
+    fn similar(&self, name: &str) -> Vec<String> {
+        self.image.map(|image| image.symbols.similar(name).into_iter().map(str::to_owned).collect()).unwrap_or_default()
+    }
+}
+
+/// Names of runtime addresses, for printed pointers.
+#[derive(Debug)]
+pub(crate) struct RuntimeNames {
+    pub(crate) image: Option<Arc<KernelImage>>,
+    pub(crate) locator: Option<Arc<Locator>>,
+}
+
+impl SymbolNames for RuntimeNames {
+    fn name(&self, addr: u64, out: &mut dyn std::fmt::Write) -> bool {
+        let Some(image) = &self.image else { return false };
+        // Before the slide is known the kernel runs where it is linked, or identity mapped.
+        let linked = self.locator.as_ref().and_then(|locator| locator.linked(GuestAddr(addr)));
+        let Some((symbol, offset)) = image.symbols.containing(linked.unwrap_or(GuestAddr(addr))) else { return false };
+        let module = symbol.module.map(|module| format!(" [{module}]")).unwrap_or_default();
+        write!(out, "{}+{:#x}/{:#x}{module}", symbol.name, offset, symbol.size).is_ok()
+    }
+}
