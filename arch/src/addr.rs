@@ -53,3 +53,27 @@ impl ByteOrder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_follow_the_byte_order() {
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        assert_eq!(ByteOrder::Little.number(&bytes[..4]), 0x0403_0201);
+        assert_eq!(ByteOrder::Big.number(&bytes[..4]), 0x0102_0304);
+        assert_eq!(ByteOrder::Little.number(&bytes), 0x0807_0605_0403_0201);
+        assert_eq!(ByteOrder::Big.number(&bytes), 0x0102_0304_0506_0708);
+        assert_eq!(ByteOrder::Little.number(&[]), 0);
+        assert_eq!(ByteOrder::Big.number(&[0xff]), 0xff);
+    }
+
+    #[test]
+    fn addresses_wrap_and_print_as_hexadecimal() {
+        let last = GuestAddr(u64::MAX);
+        assert_eq!(last.wrapping_add(2), GuestAddr(1));
+        assert_eq!(GuestAddr(1).wrapping_offset_from(last), 2);
+        assert_eq!(format!("{last} {last:?}"), "0xffffffffffffffff 0xffffffffffffffff");
+    }
+}

@@ -1,5 +1,7 @@
 //! A decoded instruction and its slot: the copy that registration makes, once per address.
 
+use std::fmt;
+
 use crate::GuestAddr;
 
 /// The longest instruction of any ISA (x86: 15) fits.
@@ -15,7 +17,7 @@ pub enum Flow {
         /// Destination.
         target: GuestAddr,
     },
-    /// To `target` or to the next instruction.
+    /// To `target` or to the next instruction. Counting branches (`loop`, `bdnz`) are among them.
     Branch {
         /// Destination when taken.
         target: GuestAddr,
@@ -31,8 +33,25 @@ pub enum Flow {
     IndirectCall,
     /// Back to the caller.
     Return,
-    /// A trap, system call, return from interrupt: leaves the straight line through the machine.
+    /// A trap, system call, return from interrupt, far transfer: leaves the straight line through the machine (another
+    /// privilege, mode or code segment), or ends it (`ud2`).
     Trap,
+}
+
+impl fmt::Display for Flow {
+    /// One word, then the destination when the instruction holds one: `next`, `branch 0xffffffff81000040`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Next => f.write_str("next"),
+            Self::Jump { target } => write!(f, "jump {target}"),
+            Self::Branch { target } => write!(f, "branch {target}"),
+            Self::IndirectJump => f.write_str("indirect-jump"),
+            Self::Call { target } => write!(f, "call {target}"),
+            Self::IndirectCall => f.write_str("indirect-call"),
+            Self::Return => f.write_str("return"),
+            Self::Trap => f.write_str("trap"),
+        }
+    }
 }
 
 /// One decoded instruction.

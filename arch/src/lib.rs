@@ -69,8 +69,10 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// Undecodable, or cut short.
     fn decode(&self, addr: GuestAddr, bytes: &[u8]) -> Result<Insn, DecodeError>;
 
-    /// Is `start + offset` an instruction boundary? `text` begins at `start`, which is one.
-    /// Fixed-width ISAs ask alignment; x86 decodes from the start.
+    /// Is `start + offset` an instruction boundary? `text` begins at `start`, which is one, and reaches over the
+    /// instruction asked for. Fixed-width ISAs ask alignment; x86 decodes from the start. A breakpoint that something
+    /// else wrote over an instruction (the guest's own kprobes) is taken for what it is: the walk cannot know what it
+    /// replaced.
     ///
     /// # Errors
     /// Says which instruction covers the address, or where decoding stopped.
@@ -79,22 +81,32 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// Does code at this address run with kernel privilege, as far as the address tells?
     fn privilege(&self, addr: GuestAddr) -> Privilege;
 
+    /// Where the kernel image may lie after its own relocation: code in there that is not of the expected image means
+    /// that another kernel runs. x86_64: the 1 GiB in which the base is randomised; modules lie above it.
+    fn image_region(&self) -> std::ops::RangeInclusive<u64>;
+
     /// The register whose value `is_privileged` judges.
     fn privilege_register(&self) -> RegisterId;
 
     /// Whether a value of `privilege_register` means kernel privilege.
     fn is_privileged(&self, value: u64) -> bool;
 
-    /// Does this text look like the entry of a kernel function (ENDBR, `nop` or call of `__fentry__`)? Used to tell
-    /// that a symbol file without text is of another kernel. A heuristic: it may miss.
+    /// Does this text look like the entry of a kernel function (ENDBR, the nop that `__fentry__` became)? Used to tell
+    /// that a symbol file without text is of another kernel. A heuristic: it may miss, and a call of `__fentry__` is
+    /// no sign (any block may start with a call).
     fn looks_like_entry(&self, text: &[u8]) -> bool;
+}
+
+static ALL: [&dyn Arch; 1] = [&x86::X86_64];
+
+/// Every ISA of this build, each once. Its `name` is the QEMU target that `by_target` takes.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Arch] {
+    &ALL
 }
 
 /// The ISA for a QEMU target name (`x86_64`, ...), or `None` when this project does not have it (yet).
 #[must_use]
 pub fn by_target(target: &str) -> Option<&'static dyn Arch> {
-    match target {
-        "x86_64" => Some(&x86::X86_64),
-        _ => None,
-    }
+    all().iter().copied().find(|arch| arch.name() == target)
 }

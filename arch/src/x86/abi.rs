@@ -5,8 +5,16 @@ use crate::{
     Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, Insn, Privilege, Register, RegisterId,
 };
 
-/// `endbr64`, the landing pad of indirect branches.
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// The landing pad of indirect branches, in the forms that the kernel's `is_endbr` accepts (`arch/x86/include/asm/ibt.h`).
+/// At boot the kernel seals the pads of functions whose address nobody takes, so text in memory differs from the image.
+const LANDING_PADS: [[u8; 4]; 4] = [
+    // endbr64, endbr32
+    [0xf3, 0x0f, 0x1e, 0xfa],
+    [0xf3, 0x0f, 0x1e, 0xfb],
+    // Sealed: `data16 nopl (%rax)`, in newer kernels `nopl -42(%rax)`.
+    [0x66, 0x0f, 0x1f, 0x00],
+    [0x0f, 0x1f, 0x40, 0xd6],
+];
 /// What the kernel's `__fentry__` call becomes at boot: a 5-byte nop.
 const FENTRY_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 /// The page of the legacy vsyscalls: user code in the kernel's half.
@@ -68,7 +76,7 @@ impl Arch for X86_64 {
     }
 
     fn entry_skip(&self, text: &[u8]) -> u64 {
-        if text.starts_with(&ENDBR64) { ENDBR64.len() as u64 } else { 0 }
+        landing_pad(text).map_or(0, |pad| pad.len() as u64)
     }
 
     fn decode(&self, addr: GuestAddr, bytes: &[u8]) -> Result<Insn, DecodeError> {
@@ -84,6 +92,12 @@ impl Arch for X86_64 {
         if addr.0 >> 63 == 1 && addr.0 & !0xfff != VSYSCALL_PAGE { Privilege::Kernel } else { Privilege::AskRegisters }
     }
 
+    fn image_region(&self) -> std::ops::RangeInclusive<u64> {
+        // Linux Documentation/arch/x86/x86_64/mm.rst: "kernel text mapping, mapped to physical address 0"; modules and
+        // JITed BPF follow at ffffffffc0000000 (with KASLR).
+        0xffff_ffff_8000_0000..=0xffff_ffff_bfff_ffff
+    }
+
     fn privilege_register(&self) -> RegisterId {
         regs::CS
     }
@@ -94,6 +108,103 @@ impl Arch for X86_64 {
     }
 
     fn looks_like_entry(&self, text: &[u8]) -> bool {
-        text.starts_with(&ENDBR64) || text.starts_with(&FENTRY_NOP)
+        landing_pad(text).is_some() || text.starts_with(&FENTRY_NOP)
+    }
+}
+
+fn landing_pad(text: &[u8]) -> Option<&'static [u8; 4]> {
+    LANDING_PADS.iter().find(|pad| text.starts_with(*pad))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RegisterSource, Role};
+
+    #[test]
+    fn the_entry_lies_behind_the_landing_pad() {
+        // endbr64; call __fentry__
+        assert_eq!(X86_64.entry_skip(&[0xf3, 0x0f, 0x1e, 0xfa, 0xe8, 0, 0, 0, 0]), 4);
+        // endbr32
+        assert_eq!(X86_64.entry_skip(&[0xf3, 0x0f, 0x1e, 0xfb]), 4);
+        // Sealed: data16 nopl (%rax); nopl -42(%rax)
+        assert_eq!(X86_64.entry_skip(&[0x66, 0x0f, 0x1f, 0x00, 0x55]), 4);
+        assert_eq!(X86_64.entry_skip(&[0x0f, 0x1f, 0x40, 0xd6, 0x55]), 4);
+        // rdsspq %rdx; nopl 0(%rax); push %rbp; nothing; a cut endbr64
+        assert_eq!(X86_64.entry_skip(&[0xf3, 0x48, 0x0f, 0x1e, 0xca]), 0);
+        assert_eq!(X86_64.entry_skip(&[0x0f, 0x1f, 0x40, 0x00]), 0);
+        assert_eq!(X86_64.entry_skip(&[0x55]), 0);
+        assert_eq!(X86_64.entry_skip(&[]), 0);
+        assert_eq!(X86_64.entry_skip(&[0xf3, 0x0f, 0x1e]), 0);
+    }
+
+    #[test]
+    fn entries_are_recognised() {
+        assert!(X86_64.looks_like_entry(&[0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x1f, 0x44, 0x00, 0x00]));
+        assert!(X86_64.looks_like_entry(&[0x66, 0x0f, 0x1f, 0x00, 0x0f, 0x1f, 0x44, 0x00, 0x00]));
+        assert!(X86_64.looks_like_entry(&[0x0f, 0x1f, 0x44, 0x00, 0x00, 0x55]));
+        // Any block may start with a call or a push.
+        assert!(!X86_64.looks_like_entry(&[0xe8, 0, 0, 0, 0]));
+        assert!(!X86_64.looks_like_entry(&[0x55]));
+        assert!(!X86_64.looks_like_entry(&[]));
+    }
+
+    #[test]
+    fn arguments_come_in_the_order_of_system_v() {
+        let name = |n| match X86_64.argument(n) {
+            Some(ArgumentPlace::Register(RegisterId(id))) => X86_64.registers()[usize::from(id)].name,
+            place => panic!("argument {n} is {place:?}"),
+        };
+        assert_eq!([1, 2, 3, 4, 5, 6].map(name), ["di", "si", "dx", "cx", "r8", "r9"]);
+        assert_eq!(X86_64.argument(7), Some(ArgumentPlace::Stack { offset: 8 }));
+        assert_eq!(X86_64.argument(8), Some(ArgumentPlace::Stack { offset: 16 }));
+        assert_eq!(X86_64.argument(0), None);
+    }
+
+    #[test]
+    fn registers_have_the_kernels_names() {
+        // Linux 6.12 arch/x86/kernel/ptrace.c, regoffset_table.
+        let kernel = [
+            "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "bx", "cx", "dx", "si", "di", "bp", "ax", "orig_ax",
+            "ip", "cs", "flags", "sp", "ss",
+        ];
+        assert!(kernel.iter().all(|name| X86_64.register(name).is_some()));
+        assert_eq!(X86_64.registers().len(), kernel.len());
+        for stranger in ["rax", "eax", "al", "rip", "RAX", "", "%ax"] {
+            assert_eq!(X86_64.register(stranger), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn registers_come_from_their_qemu_names() {
+        let qemu = |name| {
+            let RegisterId(id) = X86_64.register(name).expect("a register");
+            match X86_64.registers()[usize::from(id)].source {
+                RegisterSource::Qemu { name, feature: None } => name,
+                source => panic!("{name} comes from {source:?}"),
+            }
+        };
+        let names = ["ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "r8", "r15", "flags", "cs", "ss"];
+        let expected = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r15", "eflags", "cs", "ss"];
+        assert_eq!(names.map(qemu), expected);
+        let program_counter = X86_64.registers().iter().find(|register| register.role == Role::ProgramCounter);
+        assert_eq!(program_counter.map(|register| register.name), Some("ip"));
+    }
+
+    #[test]
+    fn privilege_follows_address_and_selector() {
+        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_8100_0000)), Privilege::Kernel);
+        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_c000_0000)), Privilege::Kernel);
+        assert_eq!(X86_64.privilege(GuestAddr(0xff00_0000_0000_0000)), Privilege::Kernel);
+        assert_eq!(X86_64.privilege(GuestAddr(0x40_0000)), Privilege::AskRegisters);
+        // The vsyscall page and its neighbours.
+        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_ff60_0000)), Privilege::AskRegisters);
+        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_ff60_0c00)), Privilege::AskRegisters);
+        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_ff60_1000)), Privilege::Kernel);
+        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_ff5f_ffff)), Privilege::Kernel);
+        // __KERNEL_CS, __USER_CS, __USER32_CS
+        assert!(X86_64.is_privileged(0x10));
+        assert!(!X86_64.is_privileged(0x33));
+        assert!(!X86_64.is_privileged(0x23));
     }
 }

@@ -2,6 +2,8 @@
 
 mod abi;
 mod decode;
+#[cfg(test)]
+mod golden;
 mod regs;
 
 pub use abi::X86_64;

@@ -16,7 +16,7 @@ pub(super) const R9: RegisterId = RegisterId(8);
 pub(super) const CS: RegisterId = RegisterId(17);
 pub(super) const SP: RegisterId = RegisterId(19);
 
-/// Linux kernel `arch/x86/kernel/ptrace.c`, `regoffset_table`. QEMU lists segment selectors with 4 bytes.
+/// The names are those of `regoffset_table` (Linux `arch/x86/kernel/ptrace.c`). QEMU lists segment selectors with 4 bytes.
 pub(super) static REGISTERS: [Register; 21] = [
     reg("r15", "r15", 8, Role::Other),
     reg("r14", "r14", 8, Role::Other),
