@@ -71,7 +71,9 @@ impl Settings {
                 "config" => settings.read_config(value)?,
                 "out" => settings.out = Some(value.into()),
                 "summary" => settings.summary = Some(value.into()),
-                "format" => settings.format = Some(choice(key, value, &[("ftrace", Format::Ftrace), ("json", Format::Json)])?),
+                "format" => {
+                    settings.format = Some(choice(key, value, &[("ftrace", Format::Ftrace), ("json", Format::Json)])?)
+                }
                 "backpressure" => {
                     let choices = [("lossless", Backpressure::Lossless), ("drop", Backpressure::Drop)];
                     settings.backpressure = Some(choice(key, value, &choices)?);
@@ -135,7 +137,8 @@ pub(crate) fn kernel_of_command_line(args: &[String]) -> Option<PathBuf> {
         match arg.strip_prefix('-').map(|arg| arg.strip_prefix('-').unwrap_or(arg)) {
             Some("kernel") => found = args.next().map(PathBuf::from),
             Some("machine" | "M") => {
-                let value = args.next().and_then(|value| value.split(',').find_map(|part| part.strip_prefix("kernel=")));
+                let value =
+                    args.next().and_then(|value| value.split(',').find_map(|part| part.strip_prefix("kernel=")));
                 found = value.map(PathBuf::from).or(found);
             }
             _ => {}
@@ -185,7 +188,8 @@ mod tests {
 
     #[test]
     fn probes_keep_their_order_and_their_filter() {
-        let settings = Settings::parse(&args(&["probe=p:a f", "count=p:b g", "filter=x==1", "kernel=v"])).expect("valid");
+        let settings =
+            Settings::parse(&args(&["probe=p:a f", "count=p:b g", "filter=x==1", "kernel=v"])).expect("valid");
         assert_eq!(settings.probes.len(), 2);
         assert_eq!(settings.probes[0].filter, None);
         assert_eq!(settings.probes[1].filter.as_deref(), Some("x==1"));

@@ -116,10 +116,7 @@ pub(crate) const MAX_OUTPUTS: usize = CHUNK * CHUNKS;
 impl Counters {
     pub(crate) fn new() -> Self {
         let writer = std::sync::Arc::new(VcpuCounters::new());
-        Self {
-            state: Mutex::new(State { outputs: 0, vcpus: vec![std::sync::Arc::clone(&writer)] }),
-            writer,
-        }
+        Self { state: Mutex::new(State { outputs: 0, vcpus: vec![std::sync::Arc::clone(&writer)] }), writer }
     }
 
     /// A new vCPU's counters.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qkprobe_arch::{Arch, GuestAddr, InsnSlot, RegisterSource};
-use qkprobe_lang::{Backpressure, Command, Definition, Events, Filter, Format, Kind, Privilege, ProbeConfig};
-use qkprobe_symbols::KernelImage;
+use qkprobe_lang::{
+    Backpressure, Command, Definition, Events, Filter, Format, Kind, NamedAddr, Privilege, ProbeConfig,
+};
+use qkprobe_symbols::{KernelImage, Machine as ImageMachine};
 
 use crate::args::{self, Settings};
 use crate::counters::Counters;
@@ -21,9 +23,9 @@ use crate::qemu::api::{Api, Id};
 use crate::qemu::cache::{QemuCache, Stale};
 use crate::qemu::entry::QemuEvents;
 use crate::qemu::guest::VcpuGuest;
-use crate::qemu::vcpus::{QemuVcpu, Vcpus};
 use crate::qemu::host_memory::HostAddr;
 use crate::qemu::inline_count::InlineCounters;
+use crate::qemu::vcpus::{QemuVcpu, Vcpus};
 use crate::record::format::Preamble;
 use crate::record::ring::Ring;
 use crate::record::sink::Sink;
@@ -113,7 +115,8 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
     let sink = Sink::open(settings.out.as_deref())?;
     if let Some(path) = &settings.summary {
         // Now, not after a long run: can it be written?
-        std::fs::write(path, "").map_err(|error| format!("summary={}: cannot create the file: {error}", path.display()))?;
+        std::fs::write(path, "")
+            .map_err(|error| format!("summary={}: cannot create the file: {error}", path.display()))?;
     }
     let writer = WriterHandle::start(WriterConfig {
         sink,
@@ -181,7 +184,7 @@ fn load_image(settings: &Settings, command_line: &[String]) -> Result<Option<Ker
         let next = KernelImage::load(file).map_err(|error| format!("kernel={}: {error}{hint}", file.display()))?;
         match &mut image {
             None => image = Some(next),
-            Some(image) => image.merge(next),
+            Some(image) => add_symbols(image, next).map_err(|error| format!("kernel={}: {error}", file.display()))?,
         }
     }
     if image.is_none() && !settings.probes.is_empty() {
@@ -192,17 +195,37 @@ fn load_image(settings: &Settings, command_line: &[String]) -> Result<Option<Ker
     Ok(image)
 }
 
-fn check_machine(image: &KernelImage, arch: &dyn Arch) -> Result<(), String> {
-    match image.machine.target() {
-        Some(target) if target != arch.name() => {
-            Err(format!("the kernel is for {target}, but this QEMU runs {}: give the right one with kernel=", arch.name()))
-        }
-        _ => Ok(()),
+/// A second file: its symbols, and its text when the first had none.
+fn add_symbols(image: &mut KernelImage, next: KernelImage) -> Result<(), String> {
+    if image.segments.is_empty() {
+        let symbols = std::mem::replace(image, next).symbols;
+        return image.symbols.merge(&symbols).map_err(|error| error.to_string());
     }
+    image.symbols.merge(&next.symbols).map_err(|error| error.to_string())
+}
+
+fn check_machine(image: &KernelImage, arch: &dyn Arch) -> Result<(), String> {
+    let target = match image.machine {
+        ImageMachine::I386 => "i386",
+        ImageMachine::X86_64 => "x86_64",
+        ImageMachine::Ppc => "ppc",
+        ImageMachine::Ppc64 => "ppc64",
+        ImageMachine::Sparc64 => "sparc64",
+        ImageMachine::Other(_) => "another machine",
+        ImageMachine::Unknown => return Ok(()),
+    };
+    if target != arch.name() {
+        return Err(format!(
+            "the kernel is for {target}, but this QEMU runs {}: give the right one with kernel=",
+            arch.name()
+        ));
+    }
+    Ok(())
 }
 
 struct Parsed<'a> {
     definition: Arc<Definition>,
+    /// `None` where everything passes.
     filter: Option<Filter>,
     config: &'a ProbeConfig,
 }
@@ -212,22 +235,25 @@ fn definitions<'a>(probes: &'a [ProbeConfig], target: &ImageTarget<'_>) -> Resul
     let mut parsed: Vec<Parsed<'a>> = Vec::new();
     for config in probes {
         let origin = &config.origin;
-        let command = qkprobe_lang::parse(&config.def, target, &events).map_err(|error| format!("{origin}\n{error}"))?;
+        let command =
+            qkprobe_lang::parse(&config.def, target, &events).map_err(|error| format!("{origin}\n{error}"))?;
         match command {
             Command::Nothing => {}
             Command::Delete(delete) => {
-                events.delete(&delete).map_err(|error| format!("{origin}\n{error}"))?;
-                parsed.retain(|probe| !delete.matches(&probe.definition));
+                for gone in events.matching(&delete) {
+                    events.remove(&gone);
+                    parsed.retain(|probe| !Arc::ptr_eq(&probe.definition, &gone));
+                }
             }
             Command::Add(definition) => {
                 if matches!(definition.kind, Kind::Kretprobe { .. }) {
                     return Err(format!("{origin}\nreturn probes are parsed, but cannot run yet: use a p: definition"));
                 }
                 let filter = config.filter.as_deref().map(|text| Filter::compile(text, &definition));
-                let filter = filter.transpose().map_err(|error| format!("{origin}\n{error}"))?.flatten();
+                let filter = filter.transpose().map_err(|error| format!("{origin}\n{error}"))?;
                 let definition = Arc::new(definition);
-                events.add(&definition);
-                parsed.push(Parsed { definition, filter, config });
+                events.insert(Arc::clone(&definition));
+                parsed.push(Parsed { definition, filter: filter.filter(|filter| !filter.is_none()), config });
             }
         }
     }
@@ -241,7 +267,7 @@ impl Parsed<'_> {
     /// Image addresses follow the kernel; anything else is a virtual address as it is.
     fn place(&self, target: &ImageTarget<'_>) -> Option<Place> {
         let addr = self.definition.place.address?;
-        let in_image = target.image.is_some_and(|image| image.contains(addr));
+        let in_image = target.has_text(addr) || (target.is_text_free() && target.in_kernel(addr));
         Some(if in_image { Place::Image(addr) } else { Place::Virtual(addr) })
     }
 
@@ -251,9 +277,9 @@ impl Parsed<'_> {
         let place = address.map_or_else(
             || self.definition.place.text.clone(),
             |addr| match target.name_of(addr) {
-                Some((name, offset, size, module)) => {
+                Some(NamedAddr { symbol, offset, size, module }) => {
                     let module = module.map(|module| format!(" [{module}]")).unwrap_or_default();
-                    format!("{name}+{offset:#x}/{size:#x}{module}")
+                    format!("{symbol}+{offset:#x}/{size:#x}{module}")
                 }
                 None => format!("{addr}"),
             },

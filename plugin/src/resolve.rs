@@ -3,23 +3,22 @@
 use std::sync::Arc;
 
 use qkprobe_arch::{Arch, GuestAddr};
-use qkprobe_lang::{PlaceError, SymbolLookup, SymbolNames, Target};
+use qkprobe_lang::{NamedAddr, PlaceError, SymbolLookup, SymbolNames, Target};
 use qkprobe_symbols::{KernelImage, Lookup, Symbol};
 
 use crate::engine::locate::Locator;
 
 /// Kernel errno values that refusals carry.
+const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
+/// No function of a kernel is longer: what is decoded for a boundary is bounded.
+const MAX_FUNCTION: u64 = 1 << 20;
 
 /// The definition language's view of the kernel.
 #[derive(Debug)]
 pub(crate) struct ImageTarget<'a> {
     pub(crate) arch: &'static dyn Arch,
     pub(crate) image: Option<&'a KernelImage>,
-}
-
-fn is_text(symbol: &Symbol<'_>) -> bool {
-    matches!(symbol.kind, 't' | 'T' | 'w' | 'W' | 'i')
 }
 
 impl ImageTarget<'_> {
@@ -35,6 +34,16 @@ impl ImageTarget<'_> {
     /// Whether the image's text at an address is at hand: then the slot can be made at registration.
     pub(crate) fn has_text(&self, addr: GuestAddr) -> bool {
         self.text_at(addr, 1).is_some()
+    }
+
+    /// Symbols without text: their slide is given.
+    pub(crate) fn is_text_free(&self) -> bool {
+        self.image.is_some_and(|image| image.segments.is_empty())
+    }
+
+    /// Whether the address belongs to the kernel image's own region, and so moves with it.
+    pub(crate) fn in_kernel(&self, addr: GuestAddr) -> bool {
+        self.arch.image_region().contains(&addr.0)
     }
 
     /// The bytes for the slot.
@@ -55,7 +64,7 @@ impl Target for ImageTarget<'_> {
             Lookup::One(symbol) => SymbolLookup::One { addr: symbol.addr, size: symbol.size },
             Lookup::Many(symbols) => {
                 // The kernel counts functions: a data symbol of the same name does not make it ambiguous.
-                let text: Vec<_> = symbols.iter().filter(|symbol| is_text(symbol)).collect();
+                let text: Vec<_> = symbols.iter().filter(|symbol| symbol.text).collect();
                 match text.as_slice() {
                     [one] => SymbolLookup::One { addr: one.addr, size: one.size },
                     _ => SymbolLookup::Many(symbols.iter().map(|symbol| symbol.addr).collect()),
@@ -72,20 +81,22 @@ impl Target for ImageTarget<'_> {
         }
     }
 
+    fn has_module(&self, module: &str) -> bool {
+        self.image.is_some_and(|image| image.symbols.has_module(module))
+    }
+
     fn check_place(&self, addr: GuestAddr) -> Result<GuestAddr, PlaceError> {
-        let Some((symbol, offset)) = self.function(addr) else { return Ok(addr) };
-        let Some(text) = self.text_at(symbol.addr, usize::try_from(symbol.size.min(1 << 20)).unwrap_or(0)) else {
-            return if self.image.is_some_and(|image| !image.segments.is_empty()) && !is_text(&symbol) {
-                Err(PlaceError::Other(EINVAL, format!("{} is data, not code", symbol.name)))
-            } else {
-                Ok(addr)
-            };
+        let Some((symbol, offset)) = self.function(addr) else {
+            return Err(PlaceError::Other(ENOENT, format!("{addr} lies in no symbol")));
         };
-        if !self.image.is_some_and(|image| image.is_executable(addr)) {
+        if !symbol.text {
             return Err(PlaceError::Other(EINVAL, format!("{} is data, not code", symbol.name)));
         }
+        // Symbols without text (System.map) leave the check to the time when the code is translated.
+        let len = usize::try_from(symbol.size.min(MAX_FUNCTION)).unwrap_or(0);
+        let Some(text) = self.text_at(symbol.addr, len) else { return Ok(addr) };
         let skip = self.arch.entry_skip(text);
-        if offset < skip && offset == 0 {
+        if offset == 0 && skip != 0 {
             return Ok(symbol.addr.wrapping_add(skip));
         }
         self.arch.check_boundary(symbol.addr, text, offset).map_err(|error| PlaceError::Boundary(error.to_string()))?;
@@ -98,13 +109,14 @@ impl Target for ImageTarget<'_> {
         })
     }
 
-    fn name_of(&self, addr: GuestAddr) -> Option<(String, u64, u64, Option<String>)> {
+    fn name_of(&self, addr: GuestAddr) -> Option<NamedAddr> {
         let (symbol, offset) = self.function(addr)?;
-        Some((symbol.name.to_owned(), offset, symbol.size, symbol.module.map(str::to_owned)))
+        let Symbol { name, size, module, .. } = symbol;
+        Some(NamedAddr { symbol: name.to_owned(), offset, size, module: module.map(str::to_owned) })
     }
 
-    fn similar(&self, name: &str) -> Vec<String> {
-        self.image.map(|image| image.symbols.similar(name).into_iter().map(str::to_owned).collect()).unwrap_or_default()
+    fn similar_symbol(&self, name: &str) -> Option<String> {
+        self.image?.symbols.similar(name).first().map(|name| (*name).to_owned())
     }
 }
 
@@ -121,7 +133,8 @@ impl SymbolNames for RuntimeNames {
         // Before the slide is known the kernel runs where it is linked, or identity mapped.
         let linked = self.locator.as_ref().and_then(|locator| locator.linked(GuestAddr(addr)));
         let Some((symbol, offset)) = image.symbols.containing(linked.unwrap_or(GuestAddr(addr))) else { return false };
-        let module = symbol.module.map(|module| format!(" [{module}]")).unwrap_or_default();
-        write!(out, "{}+{:#x}/{:#x}{module}", symbol.name, offset, symbol.size).is_ok()
+        let written = write!(out, "{}+{:#x}/{:#x}", symbol.name, offset, symbol.size);
+        let module = symbol.module.map_or(Ok(()), |module| write!(out, " [{module}]"));
+        written.and(module).is_ok()
     }
 }

@@ -1,2 +1,31 @@
-//! TODO
+//! What a kernel image says: its symbols, its text, its banner.
+//!
+//! In order: `image` recognises a file by content; `bzimage` and `decompress` peel off wrappers; `elf` reads segments
+//! and a symbol table; without one `kallsyms` reads the table that the kernel carries for itself; `map` reads
+//! System.map and /proc/kallsyms text. All of them fill one [`SymbolTable`]. [`TextIndex`] answers where in the image
+//! a piece of guest code lies, which is how the load slide is found with no help from the guest.
+//!
+//! Images are untrusted: truncated, corrupt or hostile input ends in one [`Error`], with bounded memory and time.
 #![forbid(unsafe_code)]
+
+mod bytes;
+mod bzimage;
+mod decompress;
+mod elf;
+mod error;
+mod image;
+mod kallsyms;
+mod map;
+mod similar;
+mod table;
+mod text_index;
+
+pub use error::{Error, ErrorKind};
+pub use image::{KernelImage, Machine, Segment};
+pub use qkprobe_arch::{ByteOrder, GuestAddr};
+pub use table::{Lookup, Symbol, SymbolTable};
+pub use text_index::{Location, PageMatch, TextIndex};
+
+/// The most that a file may hold, and the most that one may unpack to. The largest distribution kernels with debug
+/// information stripped are below 100 MiB.
+pub const MAX_IMAGE_BYTES: usize = 512 << 20;

@@ -22,8 +22,6 @@ use crate::primitive::Mutex;
 use crate::qemu::host_memory::{self, HostAddr};
 
 const PAGE: usize = 4096;
-/// A page of which this much agrees is a page of the image. Relocations change fewer bytes, patched call sites too.
-const MATCHING_PERCENT: usize = 75;
 /// Blocks in the kernel's region that may pass unrecognised before the user is told: they take milliseconds to run.
 const PATIENCE: u32 = 300;
 
@@ -287,8 +285,7 @@ impl Compare {
         let head = page.get(offset..PAGE.min(offset + 16)).unwrap_or_default();
         for candidate in self.index.candidates(offset, head) {
             let image_page = GuestAddr(candidate.0 & !(PAGE as u64 - 1));
-            let (equal, compared) = self.index.page_matches(image_page, &page);
-            if compared == 0 || equal * 100 < compared * MATCHING_PERCENT {
+            if !self.index.page_matches(image_page, &page).is_same() {
                 continue;
             }
             let start = HostAddr(page_host.0.wrapping_sub((image_page.0.wrapping_sub(self.start.0)) as usize));
@@ -327,15 +324,10 @@ impl Compare {
         let pages = self.len / PAGE as u64;
         for step in 0..64 {
             let offset = pages * step / 64 * PAGE as u64;
-            let (equal, compared) = match host_memory::read(HostAddr(start.0 + offset as usize), &mut page) {
-                true => self.index.page_matches(self.start.wrapping_add(offset), &page),
-                false => (0, PAGE),
-            };
-            if compared != 0 {
-                seen += 1;
-                agree += usize::from(equal * 100 >= compared * MATCHING_PERCENT);
-            }
+            let readable = host_memory::read(HostAddr(start.0.wrapping_add(offset as usize)), &mut page);
+            seen += 1;
+            agree += usize::from(readable && self.index.page_matches(self.start.wrapping_add(offset), &page).is_same());
         }
-        if seen != 0 && agree * 4 >= seen * 3 { Candidate::Found(start) } else { Candidate::None }
+        if agree * 4 >= seen * 3 { Candidate::Found(start) } else { Candidate::None }
     }
 }

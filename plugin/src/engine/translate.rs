@@ -131,7 +131,13 @@ fn plant(
 
 /// An inline counter for each probe that only counts, where the privilege is certain; one callback for all others.
 /// Where it is not certain, the callback counts for all.
-fn plant_site(site: &Site<Event>, index: usize, block: &mut impl Block, ask_privilege: bool, guard: &crossbeam_epoch::Guard) {
+fn plant_site(
+    site: &Site<Event>,
+    index: usize,
+    block: &mut impl Block,
+    ask_privilege: bool,
+    guard: &crossbeam_epoch::Guard,
+) {
     let mut callback = false;
     for probe in site.snapshot(guard) {
         if probe.payload.inline.is_some() && !ask_privilege {

@@ -93,7 +93,6 @@ table! {
         insn_vaddr = c"qemu_plugin_insn_vaddr": fn(*const Insn) -> u64;
         insn_haddr = c"qemu_plugin_insn_haddr": fn(*const Insn) -> *mut c_void;
         insn_data = c"qemu_plugin_insn_data": fn(*const Insn, *mut c_void, usize) -> usize;
-        insn_size = c"qemu_plugin_insn_size": fn(*const Insn) -> usize;
         get_registers = c"qemu_plugin_get_registers": fn() -> *mut GArray;
         // Returns a size before API 6 and a truth value since: only the array's length is looked at.
         read_register = c"qemu_plugin_read_register": fn(*mut RegisterHandle, *mut GByteArray) -> c_int;

@@ -59,7 +59,12 @@ impl<E: Events> Block for QemuBlock<'_, E> {
         let userdata = std::ptr::from_ref(site).cast_mut().cast();
         // SAFETY: the site outlives every block that holds its address: the registry frees it only after a flush.
         unsafe {
-            (self.api.register_vcpu_insn_exec_cb)(self.insn(index), exec_callback::<E>(ask_privilege), CB_R_REGS, userdata);
+            (self.api.register_vcpu_insn_exec_cb)(
+                self.insn(index),
+                exec_callback::<E>(ask_privilege),
+                CB_R_REGS,
+                userdata,
+            );
         }
     }
 

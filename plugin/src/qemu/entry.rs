@@ -41,7 +41,12 @@ fn plugin() -> Option<&'static Plugin> {
 /// # Safety
 /// Called by QEMU's plugin loader: `info` is valid, `argv` holds `argc` C strings.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn qemu_plugin_install(id: Id, info: *const Info, argc: c_int, argv: *const *const c_char) -> c_int {
+pub unsafe extern "C" fn qemu_plugin_install(
+    id: Id,
+    info: *const Info,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
     let result = std::panic::catch_unwind(|| {
         // SAFETY: the loader passes a valid struct that it keeps during the call.
         let info = unsafe { &*info };
@@ -91,7 +96,9 @@ fn start(id: Id, info: &Info, args: &[String]) -> Result<(), String> {
         ));
     }
     if !info.system_emulation {
-        return Err("this is a user-mode QEMU: qkprobe probes guest kernels, which only the qemu-system-* programs run".into());
+        return Err(
+            "this is a user-mode QEMU: qkprobe probes guest kernels, which only the qemu-system-* programs run".into(),
+        );
     }
     if PLUGIN.get().is_some() {
         return Err("loaded twice: give all probe= arguments to one -plugin option".into());
@@ -193,4 +200,3 @@ impl Events for QemuEvents {
         Self::hit_at(vcpu, site, true);
     }
 }
-

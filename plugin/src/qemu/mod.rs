@@ -8,5 +8,5 @@ pub(crate) mod guest;
 pub(crate) mod host_memory;
 pub(crate) mod inline_count;
 pub(crate) mod shapes;
-pub(crate) mod version;
 pub(crate) mod vcpus;
+pub(crate) mod version;

@@ -135,11 +135,8 @@ impl Registrar<'_> {
     /// It is registered only while something waits for a safepoint. Returns whether there is one.
     pub(crate) fn set_interrupt_safepoint<E: Events>(self, on: bool) -> bool {
         let Some(register) = self.api.register_vcpu_discon_cb else { return false };
-        let callback = if on {
-            self.choose(discon_v6::<E> as *const (), discon_v7::<E> as *const ())
-        } else {
-            std::ptr::null()
-        };
+        let callback =
+            if on { self.choose(discon_v6::<E> as *const (), discon_v7::<E> as *const ()) } else { std::ptr::null() };
         // SAFETY: the shape fits the version; NULL removes the callback.
         unsafe { register(self.id, DISCON_INTERRUPT_OR_EXCEPTION, callback, std::ptr::null_mut()) };
         true

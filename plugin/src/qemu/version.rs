@@ -35,9 +35,7 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 
 extern "C" fn constructor() {
     // A panic here would end QEMU without a word; detection has no reason to, but an FFI edge is an FFI edge.
-    let level = std::panic::catch_unwind(|| {
-        api_level(|name| super::api::symbol(name).is_some(), release())
-    });
+    let level = std::panic::catch_unwind(|| api_level(|name| super::api::symbol(name).is_some(), release()));
     qemu_plugin_version.store(level.unwrap_or(OLDEST), Ordering::Relaxed);
 }
 
@@ -101,14 +99,10 @@ fn parse_release(bytes: &[u8]) -> Option<Release> {
         text.first()?.is_ascii_digit().then_some(text)
     })?;
     let text = at.get(..at.len().min(24))?;
-    let mut numbers = text.split(|byte| !byte.is_ascii_digit()).map(|digits| {
-        std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok())
-    });
-    Some(Release {
-        major: numbers.next()??,
-        minor: numbers.next()??,
-        micro: numbers.next().flatten().unwrap_or(0),
-    })
+    let mut numbers = text
+        .split(|byte| !byte.is_ascii_digit())
+        .map(|digits| std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()));
+    Some(Release { major: numbers.next()??, minor: numbers.next()??, micro: numbers.next().flatten().unwrap_or(0) })
 }
 
 #[cfg(test)]

@@ -27,9 +27,8 @@ impl Sink {
         let target = match path {
             None => Target::Stderr,
             Some(path) => {
-                let file = File::create(path).map_err(|error| {
-                    format!("out={}: cannot create the file: {error}", path.display())
-                })?;
+                let file = File::create(path)
+                    .map_err(|error| format!("out={}: cannot create the file: {error}", path.display()))?;
                 Target::File { file, path: path.to_owned() }
             }
         };

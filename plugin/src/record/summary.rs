@@ -69,7 +69,8 @@ impl Summary {
         };
         let name = width("PROBE", |probe| probe.group.len() + 1 + probe.name.len());
         let place = width("PLACE", |probe| probe.place.len());
-        let _ = writeln!(text, "  {:name$}  {:place$} {:>12} {:>9} {:>9}", "PROBE", "PLACE", "HITS", "MISSED", "DROPPED");
+        let _ =
+            writeln!(text, "  {:name$}  {:place$} {:>12} {:>9} {:>9}", "PROBE", "PLACE", "HITS", "MISSED", "DROPPED");
         for probe in &self.probes {
             let full = format!("{}/{}", probe.group, probe.name);
             let ProbeSummary { place: at, hits, missed, dropped, .. } = probe;

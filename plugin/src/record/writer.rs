@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use qkprobe_lang::{Format, SymbolNames};
 
+use super::Output;
 use super::format::{self, Preamble};
 use super::ring::Ring;
 use super::sink::Sink;
-use super::Output;
 use crate::counters::VcpuCounters;
 use crate::engine::now;
 
@@ -92,7 +92,13 @@ impl WriterHandle {
             .sink
             .write_lines(&head)
             .map_err(|(_, error)| format!("out={}: cannot write: {error}", config.sink.name()))?;
-        let worker = Worker { shared: Arc::clone(&shared), config, outputs: Vec::new(), text: Vec::with_capacity(2 * BATCH), failed: None };
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            config,
+            outputs: Vec::new(),
+            text: Vec::with_capacity(2 * BATCH),
+            failed: None,
+        };
         let join = std::thread::Builder::new()
             .name("qkprobe-writer".into())
             .spawn(move || worker.run())
@@ -216,8 +222,7 @@ impl Worker {
             self.failed = Some((Instant::now() - RETRY, lost));
             self.retry();
         }
-        let (written, lost) =
-            (self.shared.written.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed));
+        let (written, lost) = (self.shared.written.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed));
         let mut last = Vec::new();
         format::end(self.config.format, written, lost, &mut last);
         if self.failed.is_none() {

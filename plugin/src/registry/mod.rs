@@ -154,10 +154,8 @@ impl<P: Send + Sync + 'static> Registry<P> {
 
     /// A reader for the calling thread.
     pub fn reader(&self) -> Reader {
-        let state = Arc::new(ReaderState {
-            thread: current_thread(),
-            in_handler: std::sync::atomic::AtomicBool::new(false),
-        });
+        let state =
+            Arc::new(ReaderState { thread: current_thread(), in_handler: std::sync::atomic::AtomicBool::new(false) });
         self.readers.lock().push(Arc::clone(&state));
         Reader { handle: self.collector.register(), state }
     }
@@ -173,7 +171,8 @@ impl<P: Send + Sync + 'static> Registry<P> {
         prepare: impl FnOnce() -> Result<Option<InsnSlot>, E>,
     ) -> Result<ProbeId, RegistryError<E>> {
         let mut prepare = Some(prepare);
-        let ids = self.register_all(std::iter::once((place, payload)), |_, _| prepare.take().map_or(Ok(None), |f| f()))?;
+        let ids =
+            self.register_all(std::iter::once((place, payload)), |_, _| prepare.take().map_or(Ok(None), |f| f()))?;
         ids.first().copied().ok_or(RegistryError::NotRegistered)
     }
 
@@ -208,8 +207,7 @@ impl<P: Send + Sync + 'static> Registry<P> {
         for (place, payload) in accepted {
             let id = ProbeId(writer.next_id);
             writer.next_id += 1;
-            let probe =
-                Arc::new(Probe { id, enabled: crate::primitive::AtomicBool::new(true), payload });
+            let probe = Arc::new(Probe { id, enabled: crate::primitive::AtomicBool::new(true), payload });
             writer.probes.insert(id, (place, Arc::clone(&probe)));
             by_place.entry(place).or_default().push(probe);
             ids.push(id);

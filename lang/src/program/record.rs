@@ -1,0 +1,57 @@
+//! Reading a record back. Any bytes may be handed in: what lies outside them counts as not readable.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use super::{Field, Program};
+use crate::arg::TypeKind;
+
+/// One element of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element<'a> {
+    /// It could not be read.
+    Fault,
+    /// A number, zero-extended.
+    Number(u64),
+    /// A string.
+    Bytes(&'a [u8]),
+}
+
+/// Element `index` of a field that is stored.
+#[inline]
+pub(crate) fn element<'a>(field: &Field, record: &'a [u8], index: u8) -> Element<'a> {
+    let bit = usize::from(field.first_element) + usize::from(index);
+    match record.get(bit / 8) {
+        Some(byte) if byte >> (bit % 8) & 1 == 0 => {}
+        _ => return Element::Fault,
+    }
+    let width = usize::from(field.bytes);
+    let at = usize::from(field.offset) + usize::from(index) * width;
+    let Some(stored) = record.get(at..at + width) else { return Element::Fault };
+    let mut bytes = [0; 8];
+    for (to, from) in bytes.iter_mut().zip(stored) {
+        *to = *from;
+    }
+    let number = u64::from_le_bytes(bytes);
+    if !matches!(field.kind, TypeKind::String | TypeKind::UserString) {
+        return Element::Number(number);
+    }
+    let (start, len) = ((number & 0xffff) as usize, (number >> 16 & 0xffff) as usize);
+    record.get(start..start + len).map_or(Element::Fault, Element::Bytes)
+}
+
+/// All elements of a field.
+#[inline]
+pub(crate) fn elements<'a>(field: &'a Field, record: &'a [u8]) -> impl Iterator<Item = Element<'a>> {
+    (0..field.count).map(move |index| element(field, record, index))
+}
+
+impl Program {
+    /// Number `index` of a record whose arguments are single numbers, as an entry program's are: what
+    /// `HitContext::saved` answers with. `None` when it could not be read.
+    #[must_use]
+    pub fn number(&self, record: &[u8], index: usize) -> Option<u64> {
+        match element(self.fields.get(index)?, record, 0) {
+            Element::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+}

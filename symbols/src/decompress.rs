@@ -1,0 +1,128 @@
+//! Unpacking with a limit. The method is recognised by its magic; whatever follows the compressed stream (the kernel
+//! build appends the unpacked size) is left alone.
+
+use std::io::Read;
+
+use crate::MAX_IMAGE_BYTES;
+use crate::error::ErrorKind;
+
+/// A method that Linux kernels are packed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Gzip,
+    Xz,
+    /// The "legacy" frame, which is what `lz4 -l` in the kernel's build writes.
+    Lz4,
+    Zstd,
+    /// The format before xz.
+    Lzma,
+    Bzip2,
+}
+
+/// The block size of the legacy LZ4 frame.
+const LZ4_BLOCK_BYTES: usize = 8 << 20;
+/// The most that xz and lzma may use for themselves: kernels are packed with dictionaries of at most 128 MiB.
+const LZMA_MEMORY_BYTES: u64 = 300 << 20;
+
+impl Method {
+    /// The method whose magic `bytes` begin with.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
+            [0x02, 0x21, 0x4c, 0x18, ..] => Some(Self::Lz4),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some(Self::Bzip2),
+            // Properties byte lc=3 lp=0 pb=2, and a dictionary of a power of two: the low bytes are zero.
+            [0x5d, 0, 0, _, _, ..] => Some(Self::Lzma),
+            _ => None,
+        }
+    }
+
+    /// The name in messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+            Self::Lzma => "lzma",
+            Self::Bzip2 => "bzip2",
+        }
+    }
+
+    /// Unpacks the stream that `bytes` begin with. `offset` is where it lies in the file, for messages.
+    ///
+    /// # Errors
+    /// Corrupt or cut short, or more than [`MAX_IMAGE_BYTES`].
+    pub(crate) fn unpack(self, bytes: &[u8], offset: usize) -> Result<Vec<u8>, ErrorKind> {
+        self.unpack_at_most(MAX_IMAGE_BYTES, bytes, offset)
+    }
+
+    fn unpack_at_most(self, limit: usize, bytes: &[u8], offset: usize) -> Result<Vec<u8>, ErrorKind> {
+        let failed = |reason: String| ErrorKind::Unpack { method: self.name(), offset, reason };
+        let xz = |stream: Result<liblzma::stream::Stream, liblzma::stream::Error>| match stream {
+            Ok(stream) => self.read_all(limit, liblzma::bufread::XzDecoder::new_stream(bytes, stream), offset),
+            Err(error) => Err(failed(error.to_string())),
+        };
+        match self {
+            Self::Gzip => self.read_all(limit, flate2::bufread::GzDecoder::new(bytes), offset),
+            Self::Bzip2 => self.read_all(limit, bzip2::bufread::BzDecoder::new(bytes), offset),
+            Self::Xz => xz(liblzma::stream::Stream::new_stream_decoder(LZMA_MEMORY_BYTES, 0)),
+            Self::Lzma => xz(liblzma::stream::Stream::new_lzma_decoder(LZMA_MEMORY_BYTES)),
+            Self::Zstd => match ruzstd::decoding::StreamingDecoder::new(bytes) {
+                Ok(decoder) => self.read_all(limit, decoder, offset),
+                Err(error) => Err(failed(error.to_string())),
+            },
+            Self::Lz4 => unpack_lz4_legacy(limit, bytes).map_err(|error| match error {
+                Lz4Error::TooBig => too_big(limit),
+                Lz4Error::Corrupt(reason) => failed(reason),
+            }),
+        }
+    }
+
+    fn read_all(self, limit: usize, reader: impl Read, offset: usize) -> Result<Vec<u8>, ErrorKind> {
+        let mut unpacked = Vec::new();
+        reader.take(limit as u64 + 1).read_to_end(&mut unpacked).map_err(|error| ErrorKind::Unpack {
+            method: self.name(),
+            offset,
+            reason: error.to_string(),
+        })?;
+        if unpacked.len() > limit { Err(too_big(limit)) } else { Ok(unpacked) }
+    }
+}
+
+fn too_big(limit: usize) -> ErrorKind {
+    ErrorKind::TooBig { what: "unpacks to", limit }
+}
+
+enum Lz4Error {
+    TooBig,
+    Corrupt(String),
+}
+
+/// Magic, then blocks: a little-endian length and that many packed bytes, each unpacking to at most 8 MiB. The
+/// frame has no end mark: it ends with the file, or where a length does not fit, which is the unpacked size that
+/// the kernel's build appends.
+fn unpack_lz4_legacy(limit: usize, bytes: &[u8]) -> Result<Vec<u8>, Lz4Error> {
+    let mut unpacked = Vec::new();
+    let mut rest = bytes.get(4..).unwrap_or_default();
+    let mut block = vec![0; LZ4_BLOCK_BYTES];
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let length = u32::from_le_bytes(*length);
+        let Some((packed, next)) = after.split_at_checked(length as usize) else {
+            if after.is_empty() && unpacked.len() as u64 & 0xffff_ffff == u64::from(length) {
+                break;
+            }
+            return Err(Lz4Error::Corrupt(format!("a block of {length} bytes, but only {} are left", after.len())));
+        };
+        let count = lz4_flex::block::decompress_into(packed, &mut block)
+            .map_err(|error| Lz4Error::Corrupt(error.to_string()))?;
+        if unpacked.len() + count > limit {
+            return Err(Lz4Error::TooBig);
+        }
+        unpacked.extend_from_slice(block.get(..count).unwrap_or_default());
+        rest = next;
+    }
+    Ok(unpacked)
+}

@@ -1,0 +1,244 @@
+//! ELF vmlinux: loadable segments, and the symbol table when there is one.
+
+use std::sync::Arc;
+
+use object::elf;
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
+use object::{Endianness, ReadRef};
+use qkprobe_arch::{ByteOrder, GuestAddr};
+
+use crate::error::ErrorKind;
+use crate::image::{Machine, Segment};
+use crate::table::{Builder, MAX_SYMBOLS};
+
+/// Kernels have 3 to 6.
+const MAX_SEGMENTS: usize = 64;
+/// Kernels have some 10 sections of code.
+const MAX_TEXT_SECTIONS: usize = 1024;
+
+/// What an ELF file says.
+pub(crate) struct Elf {
+    pub(crate) machine: Machine,
+    pub(crate) order: ByteOrder,
+    pub(crate) word_bytes: usize,
+    pub(crate) segments: Vec<Segment>,
+    /// Sections of code, when the file has section headers: `(first address, address after the last)`.
+    pub(crate) text: Vec<(u64, u64)>,
+    /// With the extents set; without symbols when the file is stripped.
+    pub(crate) symbols: Builder,
+}
+
+/// Reads an ELF file of any class and byte order.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Elf, ErrorKind> {
+    match bytes.get(4) {
+        Some(1) => read::<elf::FileHeader32<Endianness>>(bytes, 4),
+        Some(2) => read::<elf::FileHeader64<Endianness>>(bytes, 8),
+        Some(class) => Err(ErrorKind::Elf(format!("its class byte is {class}, not 1 (32-bit) or 2 (64-bit)"))),
+        None => Err(ErrorKind::CutShort { what: "the ELF header", offset: 0, have: bytes.len() }),
+    }
+}
+
+fn corrupt(error: object::read::Error) -> ErrorKind {
+    ErrorKind::Elf(error.to_string())
+}
+
+fn read<E: FileHeader<Endian = Endianness>>(bytes: &[u8], word_bytes: usize) -> Result<Elf, ErrorKind> {
+    let header = E::parse(bytes).map_err(corrupt)?;
+    let endian = header.endian().map_err(corrupt)?;
+    match header.e_type(endian) {
+        elf::ET_EXEC | elf::ET_DYN => {}
+        elf::ET_REL => {
+            return Err(ErrorKind::NotAKernel {
+                seems: "a kernel module or object file (relocatable ELF)".into(),
+                advice: "give the vmlinux; symbols of modules come from a copy of /proc/kallsyms",
+            });
+        }
+        elf::ET_CORE => {
+            return Err(ErrorKind::NotAKernel {
+                seems: "a core dump".into(),
+                advice: "give the vmlinux of the kernel that it is of",
+            });
+        }
+        other => return Err(ErrorKind::Elf(format!("its type is {}, not an executable", other.0))),
+    }
+    let machine = Machine::from_elf(header.e_machine(endian).0);
+    let mut segments = Vec::new();
+    let mut symbols = Builder::default();
+    let mut total = 0usize;
+    for program_header in header.program_headers(endian, bytes).map_err(corrupt)? {
+        if program_header.p_type(endian) != elf::PT_LOAD {
+            continue;
+        }
+        let addr: u64 = program_header.p_vaddr(endian).into();
+        let offset: u64 = program_header.p_offset(endian).into();
+        let file_bytes: u64 = program_header.p_filesz(endian).into();
+        let memory_bytes: u64 = program_header.p_memsz(endian).into();
+        let data = bytes.read_bytes_at(offset, file_bytes).map_err(|()| ErrorKind::CutShort {
+            what: "a segment",
+            offset,
+            have: bytes.len(),
+        })?;
+        // Overlapping segments could otherwise multiply a file into any amount of memory.
+        total = total.saturating_add(data.len());
+        if total > bytes.len() {
+            return Err(ErrorKind::Elf("its segments hold more bytes than the file".into()));
+        }
+        let end = addr
+            .checked_add(memory_bytes.max(file_bytes))
+            .ok_or_else(|| ErrorKind::Elf(format!("the segment at {addr:#x} wraps around the address space")))?;
+        if segments.len() == MAX_SEGMENTS {
+            return Err(ErrorKind::Elf(format!("it has more than {MAX_SEGMENTS} segments")));
+        }
+        symbols.extents([(addr, end)]);
+        if !data.is_empty() {
+            segments.push(Segment {
+                addr: GuestAddr(addr),
+                phys: program_header.p_paddr(endian).into(),
+                bytes: Arc::from(data),
+                executable: program_header.p_flags(endian).0 & elf::PF_X.0 != 0,
+            });
+        }
+    }
+    let sections = header.sections(endian, bytes).map_err(corrupt)?;
+    read_symbols(&sections, endian, bytes, &mut symbols)?;
+    let text = sections.iter().filter_map(|section| {
+        let flags = section.sh_flags(endian).0;
+        // Linux 6.16 and later have an executable .data on x86.
+        let code =
+            flags & elf::SHF_EXECINSTR.0 != 0 && flags & (elf::SHF_WRITE.0 | elf::SHF_ALLOC.0) == elf::SHF_ALLOC.0;
+        let addr: u64 = section.sh_addr(endian).into();
+        code.then_some((addr, addr.checked_add(section.sh_size(endian).into())?))
+    });
+    let text = text.take(MAX_TEXT_SECTIONS).collect();
+    let order = match endian {
+        Endianness::Little => ByteOrder::Little,
+        Endianness::Big => ByteOrder::Big,
+    };
+    Ok(Elf { machine, order, word_bytes, segments, text, symbols })
+}
+
+fn read_symbols<E: FileHeader<Endian = Endianness>>(
+    sections: &SectionTable<'_, E>,
+    endian: Endianness,
+    bytes: &[u8],
+    builder: &mut Builder,
+) -> Result<(), ErrorKind> {
+    let table = sections.symbols(endian, bytes, elf::SHT_SYMTAB).map_err(corrupt)?;
+    let letters = SectionLetters::of(sections, endian);
+    let mut rows: Vec<(SortKey, char, &str)> = Vec::new();
+    for (index, symbol) in table.enumerate() {
+        if rows.len() > MAX_SYMBOLS {
+            return Err(ErrorKind::TooManyNames);
+        }
+        let Some(kind) = letter(symbol, endian, &letters, table.shndx(endian, index)) else { continue };
+        let Some(name) = table.symbol_name(endian, symbol).ok().and_then(|name| std::str::from_utf8(name).ok()) else {
+            continue;
+        };
+        if is_noise(name) {
+            continue;
+        }
+        rows.push((SortKey::of(symbol.st_value(endian).into(), kind, name), kind, name));
+    }
+    rows.sort_by_key(|row| row.0);
+    for (key, kind, name) in rows {
+        builder.push(key.addr, kind, name, None)?;
+    }
+    Ok(())
+}
+
+/// Which of several names of one address comes first: the order in which the kernel's build sorts kallsyms, so that
+/// an address gets the name that the guest itself would print. Strong before weak, marks of the linker script last,
+/// fewer leading underscores first, then the order of the symbol table (the sort is stable).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct SortKey {
+    addr: u64,
+    weak: bool,
+    linker_mark: bool,
+    underscores: usize,
+}
+
+impl SortKey {
+    fn of(addr: u64, kind: char, name: &str) -> Self {
+        let underscores = name.len() - name.trim_start_matches('_').len();
+        let stem = name.trim_start_matches('_');
+        let linker_mark = underscores >= 2
+            && (["start_", "stop_", "end_"].iter().any(|prefix| stem.starts_with(prefix))
+                || name.ends_with("_start")
+                || name.ends_with("_end"));
+        Self { addr, weak: matches!(kind, 'w' | 'W'), linker_mark, underscores }
+    }
+}
+
+/// Names that the kernel's own table leaves out too: mapping symbols, local labels, CFI type ids, checksums.
+fn is_noise(name: &str) -> bool {
+    name.is_empty()
+        || name.len() > 4096
+        || name.starts_with('$')
+        || name.starts_with(".L")
+        || name.starts_with("__kcfi_typeid_")
+        || name.starts_with("__crc_")
+}
+
+/// nm's letter per section, lower case.
+struct SectionLetters(Vec<char>);
+
+impl SectionLetters {
+    fn of<E: FileHeader<Endian = Endianness>>(sections: &SectionTable<'_, E>, endian: Endianness) -> Self {
+        let letter = |section: &E::SectionHeader| {
+            let name = sections.section_name(endian, section).unwrap_or_default();
+            let flags = section.sh_flags(endian).0;
+            let has = |flag: u64| flags & flag != 0;
+            let small = [b".sdata".as_slice(), b".sbss"].iter().any(|small| name.starts_with(small));
+            if !has(elf::SHF_ALLOC.0) {
+                return if name.starts_with(b".debug") { 'N' } else { 'n' };
+            }
+            if has(elf::SHF_EXECINSTR.0) {
+                return 't';
+            }
+            if section.sh_type(endian) == elf::SHT_NOBITS {
+                return if small { 's' } else { 'b' };
+            }
+            match (has(elf::SHF_WRITE.0), small) {
+                (false, _) => 'r',
+                (true, true) => 'g',
+                (true, false) => 'd',
+            }
+        };
+        Self(sections.iter().map(letter).collect())
+    }
+}
+
+/// The letter that nm prints for a symbol; `None` for what is no place in memory.
+fn letter<S: Sym<Endian = Endianness>>(
+    symbol: &S,
+    endian: Endianness,
+    sections: &SectionLetters,
+    extended_index: Option<u32>,
+) -> Option<char> {
+    let kind = symbol.st_type();
+    if !matches!(kind, elf::STT_NOTYPE | elf::STT_OBJECT | elf::STT_FUNC | elf::STT_GNU_IFUNC) {
+        return None;
+    }
+    let section = symbol.st_shndx(endian);
+    if section == elf::SHN_UNDEF || section == elf::SHN_COMMON {
+        return None;
+    }
+    let local = symbol.st_bind() == elf::STB_LOCAL;
+    if symbol.st_bind() == elf::STB_WEAK {
+        return Some(if kind == elf::STT_OBJECT { 'V' } else { 'W' });
+    }
+    if kind == elf::STT_GNU_IFUNC {
+        return Some('i');
+    }
+    if section == elf::SHN_ABS {
+        // Local constants of assembler files; the kernel's table leaves them out.
+        return (!local).then_some('A');
+    }
+    let index = if section == elf::SHN_XINDEX { extended_index? } else { u32::from(section.0) };
+    let letter = *sections.0.get(index as usize)?;
+    match letter {
+        'n' | 'N' => None,
+        letter if local => Some(letter),
+        letter => Some(letter.to_ascii_uppercase()),
+    }
+}

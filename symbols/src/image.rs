@@ -1,0 +1,245 @@
+//! A kernel image of any form: recognised by content, unwrapped, read.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use qkprobe_arch::{ByteOrder, GuestAddr};
+
+use crate::MAX_IMAGE_BYTES;
+use crate::decompress::Method;
+use crate::error::{Error, ErrorKind};
+use crate::table::{Lookup, SymbolTable};
+use crate::{bzimage, elf, kallsyms, map};
+
+/// How many wrappers are peeled off (a gzipped bzImage is two).
+const MAX_WRAPPERS: u32 = 3;
+
+/// Which machine an image runs on, by ELF's `e_machine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// 32-bit x86.
+    I386,
+    /// 64-bit x86.
+    X86_64,
+    /// 32-bit PowerPC.
+    Ppc,
+    /// 64-bit PowerPC, either byte order.
+    Ppc64,
+    /// 64-bit SPARC.
+    Sparc64,
+    /// Another machine: its `e_machine` number.
+    Other(u16),
+    /// A text of symbols does not say.
+    Unknown,
+}
+
+impl Machine {
+    pub(crate) fn from_elf(number: u16) -> Self {
+        match number {
+            3 => Self::I386,
+            62 => Self::X86_64,
+            20 => Self::Ppc,
+            21 => Self::Ppc64,
+            43 => Self::Sparc64,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// A piece of memory that the image's file fills.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Where it is linked to run.
+    pub addr: GuestAddr,
+    /// Where it is loaded.
+    pub phys: u64,
+    /// The file's bytes; memory behind them (bss) is not in here.
+    pub bytes: Arc<[u8]>,
+    /// The segment's execute flag. Linux 7 marks the segment of its init text as not executable.
+    pub executable: bool,
+}
+
+/// What one file says about a kernel.
+#[derive(Debug)]
+pub struct KernelImage {
+    /// All names. Addresses are link-time ones, except from /proc/kallsyms.
+    pub symbols: SymbolTable,
+    /// The memory that the file fills; none for a text of symbols.
+    pub segments: Vec<Segment>,
+    /// `Linux version 6.1.0-...`, up to the line's end.
+    pub banner: Option<String>,
+    /// The machine it runs on.
+    pub machine: Machine,
+    /// The byte order of its memory; `None` for a text of symbols.
+    pub byte_order: Option<ByteOrder>,
+    /// Sections of code, when the file names them: `(first address, address after the last)`.
+    pub(crate) text_sections: Vec<(u64, u64)>,
+}
+
+impl KernelImage {
+    /// Reads a file: ELF vmlinux, bzImage, either of them packed, System.map, or /proc/kallsyms text.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no kernel image, is corrupt, or has no symbols. The text says what to give instead.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        match read_file(path) {
+            Ok(bytes) => Self::parse(&name, bytes),
+            Err(kind) => Err(Error { file: name, kind }),
+        }
+    }
+
+    /// The same from memory; `name` is for messages.
+    ///
+    /// # Errors
+    /// As [`KernelImage::load`].
+    pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Self, Error> {
+        read(bytes).map_err(|kind| Error { file: name.to_owned(), kind })
+    }
+
+    /// The image's bytes at a link-time address; `None` where the file has none.
+    #[must_use]
+    pub fn bytes(&self, addr: GuestAddr, len: usize) -> Option<&[u8]> {
+        bytes_at(&self.segments, addr, len)
+    }
+}
+
+/// Bytes that lie within one segment.
+pub(crate) fn bytes_at(segments: &[Segment], addr: GuestAddr, len: usize) -> Option<&[u8]> {
+    segments.iter().find_map(|segment| {
+        let offset = usize::try_from(addr.0.checked_sub(segment.addr.0)?).ok()?;
+        segment.bytes.get(offset..offset.checked_add(len)?)
+    })
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, ErrorKind> {
+    let file = fs::File::open(path).map_err(ErrorKind::Read)?;
+    let meta = file.metadata().map_err(ErrorKind::Read)?;
+    if meta.is_dir() {
+        return Err(ErrorKind::Directory);
+    }
+    let mut bytes = Vec::new();
+    // Not by the size: /proc files say 0.
+    file.take(MAX_IMAGE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(ErrorKind::Read)?;
+    if bytes.len() > MAX_IMAGE_BYTES {
+        return Err(ErrorKind::TooBig { what: "holds", limit: MAX_IMAGE_BYTES });
+    }
+    Ok(bytes)
+}
+
+fn read(mut bytes: Vec<u8>) -> Result<KernelImage, ErrorKind> {
+    for _ in 0..MAX_WRAPPERS {
+        if bytes.is_empty() {
+            return Err(ErrorKind::Empty);
+        }
+        if bytes.starts_with(b"\x7fELF") {
+            return read_elf(&bytes);
+        }
+        if bzimage::is_bzimage(&bytes) {
+            bytes = bzimage::unpack(&bytes)?;
+            continue;
+        }
+        if let Some(error) = other_format(&bytes) {
+            return Err(error);
+        }
+        if map::is_map(&bytes) {
+            return Ok(KernelImage {
+                symbols: map::parse(&bytes)?.finish(),
+                segments: Vec::new(),
+                banner: None,
+                machine: Machine::Unknown,
+                byte_order: None,
+                text_sections: Vec::new(),
+            });
+        }
+        match Method::of(&bytes) {
+            Some(method) => bytes = method.unpack(&bytes, 0)?,
+            None => {
+                return Err(ErrorKind::NotAKernel {
+                    seems: format!("no kernel (it begins with {:02x?})", bytes.get(..8).unwrap_or(&bytes)),
+                    advice: "give a vmlinux, a vmlinuz, a System.map or a copy of /proc/kallsyms",
+                });
+            }
+        }
+    }
+    Err(ErrorKind::NotAKernel {
+        seems: format!("packed more than {MAX_WRAPPERS} times"),
+        advice: "unpack it, and give the vmlinux",
+    })
+}
+
+fn read_elf(bytes: &[u8]) -> Result<KernelImage, ErrorKind> {
+    let mut elf = elf::parse(bytes)?;
+    if elf.symbols.is_empty() {
+        kallsyms::read(&elf.segments, elf.order, elf.word_bytes, &mut elf.symbols)?;
+    }
+    let symbols = elf.symbols.finish();
+    let banner = find_banner(&elf.segments, &symbols);
+    Ok(KernelImage {
+        symbols,
+        segments: elf.segments,
+        banner,
+        machine: elf.machine,
+        byte_order: Some(elf.order),
+        text_sections: elf.text,
+    })
+}
+
+/// What `linux_banner` says; without that symbol, the first text of its form.
+fn find_banner(segments: &[Segment], symbols: &SymbolTable) -> Option<String> {
+    const START: &[u8] = b"Linux version ";
+    let line = |text: &[u8]| {
+        let text = text.get(..512).unwrap_or(text);
+        let end = text.iter().position(|byte| matches!(byte, 0 | b'\n')).unwrap_or(text.len());
+        String::from_utf8_lossy(text.get(..end).unwrap_or_default()).into_owned()
+    };
+    if let Lookup::One(symbol) = symbols.lookup(None, "linux_banner") {
+        let named = segments.iter().find_map(|segment| {
+            let offset = usize::try_from(symbol.addr.0.checked_sub(segment.addr.0)?).ok()?;
+            segment.bytes.get(offset..).filter(|text| text.starts_with(START))
+        });
+        if let Some(text) = named {
+            return Some(line(text));
+        }
+    }
+    segments.iter().find_map(|segment| {
+        memchr::memmem::find_iter(&segment.bytes, START)
+            .filter_map(|offset| segment.bytes.get(offset..))
+            .find(|text| text.get(START.len()).is_some_and(u8::is_ascii_digit))
+            .map(line)
+    })
+}
+
+/// Files that users give by mistake.
+fn other_format(bytes: &[u8]) -> Option<ErrorKind> {
+    let begins = |magic: &[u8]| bytes.starts_with(magic);
+    let at = |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    let (seems, advice) = if begins(b"070701") || begins(b"070702") || begins(b"070707") || begins(&[0xc7, 0x71]) {
+        ("an initramfs (a cpio archive)", "give the kernel (vmlinuz or vmlinux), not its initrd")
+    } else if begins(b"!<arch>\n") {
+        ("a package or library (an ar archive)", "unpack it (`dpkg-deb -x`) and give the vmlinuz in its boot folder")
+    } else if begins(&[0xed, 0xab, 0xee, 0xdb]) {
+        ("an rpm package", "unpack it (`rpm2cpio`) and give the vmlinuz in it")
+    } else if at(257, b"ustar") {
+        ("a tar archive", "unpack it and give the vmlinuz or vmlinux in it")
+    } else if begins(b"MZ") && at(4, b"zimg") {
+        ("an EFI zboot image (arm64, riscv, loongarch)", "give the vmlinux of the same build")
+    } else if at(0x38, b"ARM\x64") {
+        ("an arm64 Image", "give the vmlinux of the same build")
+    } else if begins(&[0x27, 0x05, 0x19, 0x56]) {
+        ("a U-Boot image", "give the vmlinux of the same build")
+    } else if begins(b"MZ") {
+        ("a Windows or EFI program", "give the kernel's vmlinuz or vmlinux")
+    } else if begins(b"PK\x03\x04") {
+        ("a zip archive", "unpack it and give the vmlinuz or vmlinux in it")
+    } else if begins(&[0xd0, 0x0d, 0xfe, 0xed]) {
+        ("a device tree or FIT image", "give the vmlinux of the same build")
+    } else if begins(b"QFI\xfb") {
+        ("a qcow2 disk image", "give the kernel that boots from it")
+    } else {
+        return None;
+    };
+    Some(ErrorKind::NotAKernel { seems: seems.into(), advice })
+}

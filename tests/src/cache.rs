@@ -1,0 +1,239 @@
+//! Where `cargo xtask setup` puts what a boot needs, and the names of those things.
+//!
+//! The layout, below `$XDG_CACHE_HOME/qkprobe` (default `~/.cache/qkprobe`):
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `manifest.json` | what is complete, with the sha256 of each file |
+//! | `qemu/VERSION/bin/qemu-system-TARGET` | a QEMU that brings its own libraries; run it like any QEMU |
+//! | `guests/NAME/vmlinuz`, `guests/NAME/version` | a kernel image and the text of its package's version |
+//! | `init/ARCH/init`, `init/ARCH/initramfs.cpio` | the init program and the initramfs around it |
+//!
+//! `xtask` writes this tree, tests and benchmarks only read it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A version of QEMU that the set-up fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Qemu {
+    /// 7.2, plugin API version 1: older than what the plugin supports, here to test the refusal.
+    V7_2,
+    /// 10.0, plugin API versions 2 to 4.
+    V10_0,
+    /// 11.1, plugin API version 7.
+    V11_1,
+}
+
+impl Qemu {
+    /// Every version that the plugin has to work on, oldest first.
+    pub const SUPPORTED: [Self; 2] = [Self::V10_0, Self::V11_1];
+
+    /// The supported versions that this run is about: all, or the one that the environment variable `QKPROBE_QEMU` names.
+    ///
+    /// # Panics
+    /// The variable names a version that is not there.
+    #[must_use]
+    pub fn selected() -> Vec<Self> {
+        match std::env::var("QKPROBE_QEMU") {
+            Ok(text) if !text.is_empty() => {
+                vec![
+                    Self::from_version(&text).unwrap_or_else(|| panic!("QKPROBE_QEMU={text} is no QEMU of the set-up")),
+                ]
+            }
+            _ => Self::SUPPORTED.to_vec(),
+        }
+    }
+
+    /// `major.minor`, which is also the folder's name in the cache.
+    #[must_use]
+    pub const fn version(self) -> &'static str {
+        match self {
+            Self::V7_2 => "7.2",
+            Self::V10_0 => "10.0",
+            Self::V11_1 => "11.1",
+        }
+    }
+
+    /// The version that `text` (`10.0`, `11.1`, ...) names.
+    #[must_use]
+    pub fn from_version(text: &str) -> Option<Self> {
+        [Self::V7_2, Self::V10_0, Self::V11_1].into_iter().find(|qemu| qemu.version() == text)
+    }
+}
+
+impl fmt::Display for Qemu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QEMU {}", self.version())
+    }
+}
+
+/// A guest architecture, by the word that names its folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuestArch {
+    /// 64-bit x86.
+    X86_64,
+}
+
+impl GuestArch {
+    /// The name of folders, and the suffix of `qemu-system-`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// The machine options without which a guest of this architecture does not boot as the tests expect.
+    pub(crate) const fn machine(self) -> &'static [&'static str] {
+        match self {
+            Self::X86_64 => &["-M", "pc", "-cpu", "max"],
+        }
+    }
+
+    /// The device that `console=` names for the first `-serial`.
+    pub(crate) const fn console(self) -> &'static str {
+        match self {
+            Self::X86_64 => "ttyS0",
+        }
+    }
+}
+
+/// A kernel that the set-up fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuestKernel {
+    /// Debian 12's 6.1 for cloud machines: the smallest and quickest to boot (LZ4 bzImage, kallsyms and BTF inside).
+    X86_64Cloud6_1,
+    /// Debian 12's general 6.1 (XZ bzImage).
+    X86_64Generic6_1,
+    /// Debian 13's 6.12 for cloud machines.
+    X86_64Cloud6_12,
+    /// The newest 7.x for cloud machines in Debian 13's backports. Its exact version moves.
+    X86_64Cloud7,
+}
+
+impl GuestKernel {
+    /// Every kernel there is, oldest first.
+    pub const ALL: [Self; 4] =
+        [Self::X86_64Cloud6_1, Self::X86_64Generic6_1, Self::X86_64Cloud6_12, Self::X86_64Cloud7];
+
+    /// The folder's name below `guests/`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64Cloud6_1 => "x86_64-6.1-cloud",
+            Self::X86_64Generic6_1 => "x86_64-6.1-generic",
+            Self::X86_64Cloud6_12 => "x86_64-6.12-cloud",
+            Self::X86_64Cloud7 => "x86_64-7-cloud",
+        }
+    }
+
+    /// The architecture that it runs on.
+    #[must_use]
+    pub const fn arch(self) -> GuestArch {
+        match self {
+            Self::X86_64Cloud6_1 | Self::X86_64Generic6_1 | Self::X86_64Cloud6_12 | Self::X86_64Cloud7 => {
+                GuestArch::X86_64
+            }
+        }
+    }
+}
+
+/// What is missing, in words that say what to run.
+#[derive(Debug)]
+pub enum CacheError {
+    /// Neither `XDG_CACHE_HOME` nor `HOME` says where the cache is.
+    NoHome,
+    /// The file should be there and is not.
+    Missing(PathBuf),
+}
+
+impl fmt::Display for CacheError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHome => f.write_str("neither XDG_CACHE_HOME nor HOME is set: where should the cache be?"),
+            Self::Missing(path) => write!(f, "{} is missing: run `cargo xtask setup`", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for CacheError {}
+
+/// The tree that `cargo xtask setup` fills.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache's place on this machine, whether or not anything is there.
+    ///
+    /// # Errors
+    /// [`CacheError::NoHome`].
+    pub fn locate() -> Result<Self, CacheError> {
+        let non_empty = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let base = non_empty("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+        let base = base.or_else(|| non_empty("HOME").map(|home| home.join(".cache"))).ok_or(CacheError::NoHome)?;
+        Ok(Self { root: base.join("qkprobe") })
+    }
+
+    /// The cache, after a set-up has been made.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`] when there was no set-up yet.
+    pub fn open() -> Result<Self, CacheError> {
+        let cache = Self::locate()?;
+        existing(cache.manifest())?;
+        Ok(cache)
+    }
+
+    /// The top folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The list of what is complete.
+    #[must_use]
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("manifest.json")
+    }
+
+    /// The program `name` (`qemu-system-x86_64`, ...) of a QEMU.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`].
+    pub fn qemu(&self, qemu: Qemu, name: &str) -> Result<PathBuf, CacheError> {
+        existing(self.root.join("qemu").join(qemu.version()).join("bin").join(name))
+    }
+
+    /// A kernel image, as the boot loader gets it.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`].
+    pub fn kernel(&self, kernel: GuestKernel) -> Result<PathBuf, CacheError> {
+        existing(self.root.join("guests").join(kernel.name()).join("vmlinuz"))
+    }
+
+    /// The version of a kernel's package, like `6.1.176-1`.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`].
+    pub fn kernel_version(&self, kernel: GuestKernel) -> Result<String, CacheError> {
+        let path = self.root.join("guests").join(kernel.name()).join("version");
+        let text = std::fs::read_to_string(&path).map_err(|_| CacheError::Missing(path))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// The initramfs that holds the init program, without a script.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`].
+    pub fn initramfs(&self, arch: GuestArch) -> Result<PathBuf, CacheError> {
+        existing(self.root.join("init").join(arch.name()).join("initramfs.cpio"))
+    }
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf, CacheError> {
+    if path.exists() { Ok(path) } else { Err(CacheError::Missing(path)) }
+}

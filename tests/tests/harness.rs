@@ -1,0 +1,132 @@
+//! The harness itself, without a plugin.
+
+use std::time::{Duration, Instant};
+
+use qkprobe_tests::{Boot, BootError, GuestKernel, Qemu, Signal};
+
+#[test]
+fn script_is_done_line_by_line() {
+    for qemu in Qemu::selected() {
+        let boot = Boot::new(qemu, GuestKernel::X86_64Cloud6_1)
+            .smp(2)
+            .append("nokaslr")
+            .second_serial()
+            .script([
+                "# a comment, then an empty line",
+                "",
+                "uname",
+                "getppid 1000",
+                "openclose 10 /init",
+                "openclose 5 /etc/none",
+                "threads 2 getppid 500",
+                "procs 3 openclose 2 /init",
+                "fork 3",
+                "exec 2",
+                "pipe 5",
+                "background sleep 50",
+                "write /proc/sys/kernel/domainname quite, a name",
+                "cat /proc/sys/kernel/domainname",
+                "expect-fail write /proc/none text",
+                "expect-fail usercode 0xffffffff81000000 1",
+                "usercode 0x400000f0 7",
+                "write-loop 20 /proc/sys/kernel/domainname one ; two",
+                "write-trunc /file text",
+                "append /file more",
+                "cat /file",
+                "sethost other",
+                "memtouch 1 2",
+                "busy 5",
+                "readtext _stext 4096",
+                "readtext 0xffffffff81000000 0x1000",
+                "kallsyms /dev/ttyS1",
+                "wait",
+                "say all done",
+            ])
+            .run_ok();
+        assert_eq!(boot.qk("uname").get("cpus"), Some("2"));
+        assert_eq!((boot.qk("getppid").line, boot.qk("getppid").get("n")), (4, Some("1000")));
+        assert!(boot.qk("getppid").number("ns") > 1.0);
+        let opens: Vec<_> =
+            boot.qk_all("openclose").map(|line| (line.line, line.part, line.get("ok"), line.get("err"))).collect();
+        assert_eq!(opens[..2], [(5, None, Some("10"), Some("0")), (6, None, Some("0"), Some("5"))]);
+        assert_eq!(opens[4], (8, Some(2), Some("2"), Some("0")));
+        let threads: Vec<_> = boot.qk_all("getppid").filter(|line| line.line == 7).map(|line| line.part).collect();
+        assert_eq!(threads, [Some(0), Some(1)]);
+        assert_eq!(boot.file("/proc/sys/kernel/domainname"), "quite, a name\n");
+        assert_eq!(boot.file("/file"), "text\nmore\n");
+        assert_eq!(boot.qk("expect-fail").text, "write errno=ENOENT");
+        assert_eq!(boot.qk("usercode").get("n"), Some("7"));
+        assert!(boot.qk("write-loop").number("toggles") > 1.0);
+        assert_eq!((boot.qk("sleep").line, boot.qk("sleep").part), (12, Some(0)));
+        let texts: Vec<_> = boot.qk_all("readtext").map(|line| line.get("fnv1a").unwrap()).collect();
+        assert_eq!(texts[0], texts[1], "without KASLR, _stext is at the usual address");
+        assert!(boot.second_serial.contains("ffffffff81000000 T _stext\n"), "{} bytes", boot.second_serial.len());
+        assert_eq!(boot.qk("say").text, "all done");
+    }
+}
+
+#[test]
+fn failures_are_reported_and_the_script_goes_on() {
+    let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1)
+        .script(["cat /none", "say on", "nonsense", "say never"])
+        .run();
+    assert!(boot.status.success());
+    assert_eq!((boot.qk("cat").ok, boot.qk("cat").text.as_str()), (false, "ENOENT"));
+    assert!(boot.qk("say").ok);
+    assert!(!boot.qk("nonsense").ok);
+    assert_eq!(boot.qk_all("say").count(), 1, "an unknown command ends the script");
+    assert!(boot.reached_end());
+}
+
+#[test]
+fn every_kernel_boots() {
+    for kernel in GuestKernel::ALL {
+        let boot = Boot::new(Qemu::V11_1, kernel).append("quiet").script(["uname"]).run_ok();
+        let release = boot.qk("uname").get("release").unwrap();
+        let version = kernel.name().split('-').nth(1).unwrap();
+        assert!(release.starts_with(&format!("{version}.")), "{release} in {}", kernel.name());
+    }
+}
+
+#[test]
+fn oldest_qemu_boots() {
+    let boot = Boot::new(Qemu::V7_2, GuestKernel::X86_64Cloud6_1).append("quiet").script(["getppid 1000"]).run_ok();
+    assert_eq!(boot.qk("getppid").get("n"), Some("1000"));
+}
+
+#[test]
+fn panic_ends_qemu() {
+    let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).append("quiet").script(["panic"]).run();
+    assert!(boot.console.contains("Kernel panic - not syncing: sysrq triggered crash"), "{}", boot.console);
+    assert!(!boot.reached_end());
+}
+
+#[test]
+fn running_guest_takes_signals() {
+    let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).append("quiet").script(["say here", "sleep 60000"]);
+    for signal in [Signal::Terminate, Signal::Kill] {
+        let mut running = boot.spawn().unwrap();
+        running.wait_for_console("QK 1 ok say here", Duration::from_secs(60)).unwrap();
+        assert!(running.try_wait().unwrap().is_none());
+        let sent = Instant::now();
+        running.signal(signal).unwrap();
+        let result = running.finish().unwrap();
+        assert!(sent.elapsed() < Duration::from_secs(10));
+        assert_eq!(result.status.success(), signal == Signal::Terminate, "{}", result.status);
+        assert!(!result.reached_end());
+    }
+}
+
+#[test]
+fn time_is_limited() {
+    let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).script(["say here", "sleep 60000"]);
+    let error = boot.clone().timeout(Duration::from_secs(1)).try_run().unwrap_err();
+    assert!(matches!(error, BootError::Timeout { .. }), "{error}");
+    let mut running = boot.spawn().unwrap();
+    let (pid, folder) = (running.pid(), running.folder().to_owned());
+    let error = running.wait_for_console("never", Duration::from_millis(1500)).unwrap_err();
+    assert!(error.to_string().contains("without \"never\" on the console"), "{error}");
+    drop(running);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!folder.exists());
+}

@@ -1,0 +1,199 @@
+//! `cargo xtask setup`: brings the cache to what the recipes say.
+//!
+//! In order: lock the cache, remove what an interrupted set-up left, compare manifest and files with the recipes, make what is missing
+//! or outdated (two at a time, each in a folder of its own that is renamed when it is complete), note each in the manifest at once.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use qkprobe_tests::Cache;
+
+use crate::debian::{self, Apt};
+use crate::manifest::{Item, Manifest};
+use crate::process::{interactive, is_installed, output};
+use crate::progress::Progress;
+use crate::recipes::{self, Recipe, Tools};
+
+/// Downloads wait for the network while others unpack.
+const WORKERS: usize = 2;
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Compare the sha256 of every file, not just its size and time
+    #[arg(long)]
+    verify: bool,
+    /// Make everything anew, with the newest versions that the suites have
+    #[arg(long)]
+    refresh: bool,
+}
+
+/// Makes what is missing.
+///
+/// # Errors
+/// A text for the user, for everything that could not be made.
+pub(crate) fn run(options: Options) -> Result<Cache, String> {
+    let start = Instant::now();
+    let cache = Cache::locate().map_err(|error| error.to_string())?;
+    let root = cache.root();
+    fs::create_dir_all(root).map_err(|error| format!("{}: {error}", root.display()))?;
+    let _lock = lock(root)?;
+    let staging = root.join("staging");
+    let mut manifest = Manifest::load(&cache.manifest())?;
+    let pending: VecDeque<Recipe> = recipes::all()
+        .into_iter()
+        .filter(|recipe| {
+            let item = manifest.items.get(&recipe.folder).filter(|item| item.stamp == recipe.stamp());
+            options.refresh || !item.is_some_and(|item| item.matches(&root.join(&recipe.folder), options.verify))
+        })
+        .collect();
+    if pending.is_empty() {
+        eprintln!(
+            "{} is complete ({} items, {:.1} s)",
+            root.display(),
+            manifest.items.len(),
+            start.elapsed().as_secs_f32()
+        );
+        return Ok(cache);
+    }
+    // What no recipe names any more would never be removed.
+    manifest.items.retain(|folder, _| recipes::all().iter().any(|recipe| recipe.folder == *folder));
+    remove(&staging)?;
+    eprintln!("setting up {}: {} of {} items to make", root.display(), pending.len(), recipes::all().len());
+    host_packages()?;
+    let failures = make(pending, &cache, manifest, &staging);
+    remove(&staging)?;
+    if failures.is_empty() {
+        eprintln!("{} is complete ({:.1} s)", root.display(), start.elapsed().as_secs_f32());
+        return Ok(cache);
+    }
+    Err(failures.join("\n"))
+}
+
+/// Makes the recipes' folders and returns what failed.
+fn make(pending: VecDeque<Recipe>, cache: &Cache, manifest: Manifest, staging: &Path) -> Vec<String> {
+    let progress = Progress::new();
+    let mut failures = Vec::new();
+    let apt = pending.iter().any(Recipe::needs_packages).then(|| {
+        debian::check_host()?;
+        Apt::open(&staging.join("apt"), &progress)
+    });
+    let (apt, pending) = match apt.transpose() {
+        Ok(apt) => (apt, pending),
+        // What needs no package is still made.
+        Err(error) => {
+            failures.push(error);
+            (None, pending.into_iter().filter(|recipe| !recipe.needs_packages()).collect())
+        }
+    };
+    let (pending, manifest, failures) = (Mutex::new(pending), Mutex::new(manifest), Mutex::new(failures));
+    let next = || pending.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(recipe) = next() {
+                    if let Err(error) = make_one(&recipe, cache, &manifest, staging, apt.as_ref(), &progress) {
+                        progress.done(&recipe.folder, "FAILED");
+                        let error = format!("{}: {error}", recipe.folder);
+                        failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+                    }
+                }
+            });
+        }
+    });
+    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn make_one(
+    recipe: &Recipe,
+    cache: &Cache,
+    manifest: &Mutex<Manifest>,
+    staging: &Path,
+    apt: Option<&Apt>,
+    progress: &Progress,
+) -> Result<(), String> {
+    let start = Instant::now();
+    let name = recipe.folder.replace('/', "-");
+    let scratch = staging.join(format!("{name}.scratch"));
+    fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
+    let folder = staging.join(&name);
+    let version = recipe.make(&folder, Tools { apt, scratch: &scratch, progress })?;
+    progress.step(&recipe.folder, "taking the sha256 of its files");
+    let item = Item::describe(&folder, recipe.stamp(), version)?;
+    let place = cache.root().join(&recipe.folder);
+    remove(&place)?;
+    fs::create_dir_all(place.parent().unwrap_or(&place))
+        .and_then(|()| fs::rename(&folder, &place))
+        .map_err(|error| format!("{}: {error}", place.display()))?;
+    remove(&scratch)?;
+    let done = format!("{} is ready ({:.1} s)", item.version, start.elapsed().as_secs_f32());
+    let mut manifest = manifest.lock().unwrap_or_else(PoisonError::into_inner);
+    manifest.items.insert(recipe.folder.clone(), item);
+    manifest.save(&cache.manifest())?;
+    drop(manifest);
+    progress.done(&recipe.folder, &done);
+    Ok(())
+}
+
+/// Compiler and debugger of this machine. For root they are installed, everybody else is told.
+fn host_packages() -> Result<(), String> {
+    let static_libc =
+        || output(Command::new("gcc").arg("-print-file-name=libc.a")).is_ok_and(|path| path.trim().starts_with('/'));
+    let mut missing = Vec::new();
+    if !is_installed("gcc") {
+        missing.push("gcc");
+    }
+    if !static_libc() {
+        missing.push("libc6-dev");
+    }
+    let needed = !missing.is_empty();
+    if !is_installed("gdb") {
+        missing.push("gdb");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages = missing.join(" ");
+    let is_root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    if is_root && is_installed("apt-get") {
+        eprintln!("installing {packages}");
+        interactive(Command::new("apt-get").args(["update", "--quiet"]))?;
+        let mut install = Command::new("apt-get");
+        install.env("DEBIAN_FRONTEND", "noninteractive").args([
+            "install",
+            "--yes",
+            "--quiet",
+            "--no-install-recommends",
+        ]);
+        return interactive(install.args(missing));
+    }
+    if needed {
+        return Err(format!("the guests' init program cannot be built here: `apt-get install {packages}` first"));
+    }
+    eprintln!("gdb is not installed: `cargo xtask bench` will have nothing to compare with (`apt-get install gdb`)");
+    Ok(())
+}
+
+/// Waits until no other set-up works on this cache. The lock goes with the file, also when this process dies.
+fn lock(root: &Path) -> Result<File, String> {
+    let path = root.join("lock");
+    let io = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    if file.try_lock().is_err() {
+        eprintln!("another set-up works on {}: waiting for it", root.display());
+        file.lock().map_err(io)?;
+    }
+    Ok(file)
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", folder.display())),
+        _ => Ok(()),
+    }
+}
