@@ -99,6 +99,12 @@ impl KernelImage {
         read(bytes).map_err(|kind| Error { file: name.to_owned(), kind })
     }
 
+    /// An image that comes from elsewhere than a file: its symbols and its memory.
+    #[must_use]
+    pub fn from_parts(symbols: SymbolTable, segments: Vec<Segment>, banner: Option<String>, machine: Machine) -> Self {
+        Self { symbols, segments, banner, machine, byte_order: None, text_sections: Vec::new() }
+    }
+
     /// The image's bytes at a link-time address; `None` where the file has none.
     #[must_use]
     pub fn bytes(&self, addr: GuestAddr, len: usize) -> Option<&[u8]> {
@@ -242,4 +248,65 @@ fn other_format(bytes: &[u8]) -> Option<ErrorKind> {
         return None;
     };
     Some(ErrorKind::NotAKernel { seems: seems.into(), advice })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decompress::tests::pack;
+    use crate::testing::{Layout, PerCpu, stripped_kernel};
+
+    fn error(bytes: &[u8]) -> String {
+        KernelImage::parse("given", bytes.to_vec()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn other_files_are_named() {
+        let mut tar = vec![0; 600];
+        tar[257..262].copy_from_slice(b"ustar");
+        let mut arm64 = vec![0; 100];
+        arm64[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        for (bytes, what) in [
+            (b"".as_slice(), "is empty"),
+            (b"070701000", "initramfs"),
+            (b"!<arch>\ndebian-binary", "dpkg-deb -x"),
+            (b"MZ\0\0zimg\0\0", "EFI zboot"),
+            (b"MZ\x90\0\x03", "EFI program"),
+            (b"PK\x03\x04", "zip"),
+            (b"\xed\xab\xee\xdb", "rpm"),
+            (b"\xd0\x0d\xfe\xed", "device tree"),
+            (b"QFI\xfb", "qcow2"),
+            (&tar, "tar"),
+            (&arm64, "arm64 Image"),
+            (b"\0\0\0\0\0\0\0\0\0", "begins with [00, 00, 00"),
+            (b"#!/bin/sh\n", "begins with"),
+        ] {
+            let text = error(bytes);
+            assert!(text.starts_with("kernel image given: ") && text.contains(what), "{what}: {text}");
+        }
+        assert!(error(&pack(Method::Gzip, b"070701 an initrd")).contains("initramfs"));
+        assert!(error(&pack(Method::Xz, &pack(Method::Gzip, &pack(Method::Xz, b"x")))).contains("more than 3 times"));
+    }
+
+    #[test]
+    fn directories_and_missing_files() {
+        let text = KernelImage::load(Path::new("/")).unwrap_err().to_string();
+        assert!(text.contains("is a directory"), "{text}");
+        let text = KernelImage::load(Path::new("/nonexistent/vmlinux")).unwrap_err().to_string();
+        assert!(text.starts_with("kernel image /nonexistent/vmlinux: cannot be read: "), "{text}");
+    }
+
+    #[test]
+    fn packed_in_every_way_and_as_text() {
+        let kernel = stripped_kernel(Layout::Behind, PerCpu::Plain, 5);
+        for method in [Method::Gzip, Method::Xz, Method::Lz4, Method::Zstd, Method::Lzma, Method::Bzip2] {
+            let image = KernelImage::parse("vmlinux.gz", pack(method, &kernel)).unwrap();
+            assert_eq!(image.symbols.len(), 14, "{method:?}");
+        }
+        let text = KernelImage::parse("map", b"c0000000 T _stext\nc0000010 D x\n".to_vec()).unwrap();
+        assert_eq!((text.symbols.len(), text.machine, text.byte_order), (2, Machine::Unknown, None));
+        assert!(text.segments.is_empty() && text.banner.is_none());
+        let text = KernelImage::parse("map.gz", pack(Method::Gzip, b"c0000000 T _stext\n")).unwrap();
+        assert_eq!(text.symbols.len(), 1);
+    }
 }

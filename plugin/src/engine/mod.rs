@@ -5,6 +5,13 @@ pub(crate) mod locate;
 pub(crate) mod translate;
 pub(crate) mod vcpu;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod hit_tests;
+#[cfg(test)]
+mod locate_tests;
+
 use std::sync::Arc;
 
 use qkprobe_lang::{Action, Definition, Filter, Privilege};

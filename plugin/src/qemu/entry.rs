@@ -41,6 +41,7 @@ fn plugin() -> Option<&'static Plugin> {
 /// # Safety
 /// Called by QEMU's plugin loader: `info` is valid, `argv` holds `argc` C strings.
 #[unsafe(no_mangle)]
+#[allow(unreachable_pub, reason = "QEMU's loader looks this name up")]
 pub unsafe extern "C" fn qemu_plugin_install(
     id: Id,
     info: *const Info,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 /// What QEMU reads. The constructor replaces the value.
 #[unsafe(no_mangle)]
-#[allow(non_upper_case_globals, reason = "QEMU's loader looks this name up")]
+#[allow(non_upper_case_globals, unreachable_pub, reason = "QEMU's loader looks this name up")]
 pub static qemu_plugin_version: AtomicI32 = AtomicI32::new(4);
 
 /// The oldest API that this plugin works with: QEMU 9.2.

@@ -85,11 +85,6 @@ impl Ring {
         self.buffer.len() * 8
     }
 
-    /// The longest data a record can have: two such and their headers fit, so that waiting for room always ends.
-    pub(crate) fn max_data(&self) -> usize {
-        self.size() / 2 - 2 * HEADER_BYTES
-    }
-
     fn base(&self) -> *mut u8 {
         self.buffer.as_ptr().cast_mut().cast()
     }
@@ -116,7 +111,7 @@ impl Ring {
     }
 
     /// Producer: room for a record of up to `max_len` bytes of data, or `None` while the ring is too full.
-    /// `max_len` is at most `max_data`.
+    /// The ring is made several times larger than the longest record, so waiting for room always ends.
     #[inline]
     pub(crate) fn reserve(&self, max_len: usize) -> Option<Reservation<'_>> {
         let need = HEADER_BYTES + max_len.next_multiple_of(ALIGN);

@@ -151,6 +151,14 @@ impl WriterHandle {
         self.shared.alive.load(Ordering::Relaxed)
     }
 
+    /// Runs `body` while nobody else can take any of the writer's locks.
+    #[cfg(test)]
+    pub(crate) fn while_locked(&self, body: impl FnOnce()) {
+        let _sources = self.shared.sources.lock();
+        let _outputs = self.shared.outputs.write();
+        body();
+    }
+
     fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();

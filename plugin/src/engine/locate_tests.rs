@@ -1,0 +1,187 @@
+//! Finding the kernel: a made-up image in a made-up guest RAM, at every alias, moved, patched and exchanged.
+
+use std::sync::Arc;
+
+use qkprobe_arch::GuestAddr;
+use qkprobe_symbols::{KernelImage, Machine, Segment, SymbolTable};
+
+use super::fake::arch;
+use super::locate::{Locator, Verdict};
+use crate::qemu::host_memory::HostAddr;
+
+const LINKED: u64 = 0xffff_ffff_8100_0000;
+const PAGES: usize = 64;
+const BANNER_AT: usize = 40 * 4096 + 64;
+const BANNER: &str = "Linux version 6.1.0-test (builder) #1 SMP Debian";
+
+/// Text without repetition: every page is told apart.
+fn text(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut bytes: Vec<u8> = (0..PAGES * 4096)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect();
+    bytes[BANNER_AT..BANNER_AT + BANNER.len()].copy_from_slice(BANNER.as_bytes());
+    bytes[BANNER_AT + BANNER.len()] = b'\n';
+    bytes
+}
+
+fn image(bytes: &[u8]) -> KernelImage {
+    let at = |offset: usize| GuestAddr(LINKED + offset as u64);
+    let end = bytes.len();
+    let rows = [
+        (at(0), 'T', "_text", None),
+        (at(0), 'T', "_stext", None),
+        (at(0x1000), 'T', "do_one", None),
+        (at(BANNER_AT), 'D', "linux_banner", None),
+        (at(end), 'T', "_etext", None),
+    ];
+    let segments = vec![Segment { addr: at(0), phys: 0x100_0000, bytes: bytes.into(), executable: true }];
+    let symbols = SymbolTable::from_rows(rows).expect("few names");
+    KernelImage::from_parts(symbols, segments, Some(BANNER.to_owned()), Machine::X86_64)
+}
+
+/// Guest RAM: page-aligned host memory with the text at `offset`.
+struct Ram {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Ram {
+    fn new(text: &[u8], offset: usize) -> Self {
+        let memory = vec![0; text.len() + offset + 3 * 4096];
+        let start = (memory.as_ptr() as usize).next_multiple_of(4096) - memory.as_ptr() as usize;
+        let mut ram = Self { memory, start };
+        ram.at(offset, text.len()).copy_from_slice(text);
+        ram
+    }
+
+    fn at(&mut self, offset: usize, len: usize) -> &mut [u8] {
+        &mut self.memory[self.start + offset..][..len]
+    }
+
+    fn host(&self, offset: usize) -> Option<HostAddr> {
+        Some(HostAddr(self.memory.as_ptr() as usize + self.start + offset))
+    }
+}
+
+fn linked(offset: usize) -> Option<GuestAddr> {
+    Some(GuestAddr(LINKED + offset as u64))
+}
+
+#[test]
+fn the_first_block_tells_where_the_kernel_is_at_every_alias() {
+    let text = text(1);
+    let locator = Locator::new(&image(&text), arch(), None);
+    let ram = Ram::new(&text, 0x3000);
+    // Identity mapped, as the boot code runs: found, but no slide yet.
+    let low = GuestAddr(0x760_0000 + 0x120);
+    assert_eq!(locator.block(low, ram.host(0x3000 + 0x120)), (linked(0x120), Some(Verdict::Found)));
+    assert_eq!(locator.slide(), None);
+    // The same code at its slid address.
+    let high = GuestAddr(LINKED + 0x1a00_0000 + 0x5008);
+    assert_eq!(locator.block(high, ram.host(0x3000 + 0x5008)), (linked(0x5008), None));
+    assert_eq!(locator.slide(), Some(0x1a00_0000));
+    assert_eq!(locator.linked(GuestAddr(LINKED + 0x1a00_0000)), linked(0));
+    // The direct map, or any other alias.
+    assert_eq!(locator.block(GuestAddr(0xffff_8880_0100_0000), ram.host(0x3000 + 0x77)).0, linked(0x77));
+    let (vaddr, host) = locator.running(GuestAddr(LINKED + 0x40)).expect("found");
+    assert_eq!((vaddr, Some(host)), (GuestAddr(LINKED + 0x1a00_0040), ram.host(0x3040)));
+}
+
+#[test]
+fn relocations_and_patches_do_not_hide_the_kernel() {
+    let text = text(2);
+    let locator = Locator::new(&image(&text), arch(), None);
+    let mut ram = Ram::new(&text, 0);
+    // An eighth of the page's bytes differ, but not those of the block itself.
+    for offset in (0x2100..0x3000).step_by(8) {
+        ram.at(offset, 1)[0] ^= 0xff;
+    }
+    let (found, verdict) = locator.block(GuestAddr(LINKED + 0x2010), ram.host(0x2010));
+    assert_eq!((found, verdict), (linked(0x2010), Some(Verdict::Found)));
+}
+
+#[test]
+fn other_code_is_not_taken_for_the_kernel() {
+    let text = text(3);
+    let locator = Locator::new(&image(&text), arch(), None);
+    let firmware = Ram::new(&super::locate_tests::text(99), 0);
+    for offset in (0..PAGES * 4096).step_by(999) {
+        assert_eq!(locator.block(GuestAddr(0xf_0000 + offset as u64), firmware.host(offset)), (None, None));
+    }
+    assert_eq!(locator.block(GuestAddr(0x1000), None), (None, None));
+    // A host address that is not mapped at all.
+    assert_eq!(locator.block(GuestAddr(0x1000), Some(HostAddr(0x10))), (None, None));
+}
+
+#[test]
+fn another_build_is_recognised_by_its_banner() {
+    let ours = text(4);
+    let locator = Locator::new(&image(&ours), arch(), None);
+    let mut theirs = ours.clone();
+    theirs[BANNER_AT..][..24].copy_from_slice(b"Linux version 6.1.1-else");
+    let ram = Ram::new(&theirs, 0);
+    let (found, verdict) = locator.block(GuestAddr(0x100_0100), ram.host(0x100));
+    assert_eq!(found, None);
+    let Some(Verdict::OtherKernel(Some(banner))) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(banner, "Linux version 6.1.1-else (builder) #1 SMP Debian");
+    // Told once.
+    assert_eq!(locator.block(GuestAddr(0x100_0200), ram.host(0x200)), (None, None));
+}
+
+#[test]
+fn a_kernel_without_any_likeness_is_told_after_some_blocks() {
+    let locator = Locator::new(&image(&text(5)), arch(), None);
+    let ram = Ram::new(&text(6), 0);
+    let verdicts: Vec<_> = (0..1000)
+        .filter_map(|block| locator.block(GuestAddr(LINKED + block * 64), ram.host(block as usize * 64)).1)
+        .collect();
+    assert_eq!(verdicts, [Verdict::OtherKernel(None)]);
+}
+
+#[test]
+fn a_kernel_that_moves_is_found_again() {
+    let text = text(7);
+    let locator = Locator::new(&image(&text), arch(), None);
+    let first = Ram::new(&text, 0);
+    locator.block(GuestAddr(LINKED + 0x20_0000), first.host(0));
+    assert_eq!(locator.slide(), Some(0x20_0000));
+    // After a reboot the random base is another, in RAM and in the address space.
+    let second = Ram::new(&text, 0x8000);
+    let (found, verdict) = locator.block(GuestAddr(LINKED + 0x100_0000 + 0x40), second.host(0x8040));
+    assert_eq!((found, verdict), (linked(0x40), Some(Verdict::Found)));
+    assert_eq!(locator.slide(), Some(0x100_0000));
+}
+
+#[test]
+fn blocks_from_before_are_remembered() {
+    let text = text(8);
+    let locator = Locator::new(&image(&text), arch(), None);
+    let mut ram = Ram::new(&text, 0);
+    // The first block's own bytes are changed: it is not recognised.
+    let original = ram.at(0x100, 16).to_vec();
+    ram.at(0x100, 16).fill(0x90);
+    assert_eq!(locator.block(GuestAddr(0x100_0100), ram.host(0x100)), (None, None));
+    ram.at(0x100, 16).copy_from_slice(&original);
+    assert_eq!(locator.block(GuestAddr(0x100_0200), ram.host(0x200)).1, Some(Verdict::Found));
+    assert_eq!(locator.take_unrecognised(), [(GuestAddr(0x100_0100), ram.host(0x100).expect("mapped"))]);
+    assert_eq!(locator.image_addr(ram.host(0x100).expect("mapped")), linked(0x100));
+}
+
+#[test]
+fn symbols_without_text_take_the_given_slide_and_notice_a_misfit() {
+    let map =
+        "ffffffff81000000 T _text\nffffffff81000100 T do_one\nffffffff81000200 T do_two\nffffffff81001000 T _etext\n";
+    let image = KernelImage::parse("System.map", map.as_bytes().to_vec()).expect("valid");
+    let locator = Arc::new(Locator::new(&image, arch(), Some(0x40_0000)));
+    assert_eq!(locator.block(GuestAddr(0xffff_ffff_8140_0100), None), (linked(0x100), None));
+    assert!(locator.wants_entries());
+    for _ in 0..1000 {
+        assert_eq!(locator.entry_seen(GuestAddr(LINKED + 0x200)), None);
+    }
+    let verdicts: Vec<_> = (0..1000).filter_map(|_| locator.entry_seen(GuestAddr(LINKED + 0x150))).collect();
+    assert_eq!(verdicts, [Verdict::SymbolsDoNotFit]);
+}
