@@ -209,8 +209,7 @@ fn combine(
     let is_memory = matches!(last, Last::Memory | Last::UserMemory);
     let at_type = |problem| Err(context.error(offset + type_offset, problem));
     let mut slot = parsed.slot;
-    let extra_slot;
-    if ty.kind.is_string() {
+    let extra_slot = if ty.kind.is_string() {
         let symstr = ty.kind == TypeKind::SymbolString;
         if symstr && !matches!(last, Last::Value | Last::Memory) {
             return at_type(diag::BAD_SYMSTRING);
@@ -219,10 +218,10 @@ fn combine(
             let help = "a string is in memory: +0(FETCH):string, or :ustring for user memory";
             return Err(context.error(offset + type_offset, diag::BAD_STRING).with_help(help));
         }
-        extra_slot = symstr || last == Last::Constant || ty.count.is_some();
+        symstr || last == Last::Constant || ty.count.is_some()
     } else {
-        extra_slot = !is_memory;
-    }
+        !is_memory
+    };
     if extra_slot {
         slot += 1;
         if slot >= MAX_OPS - 1 {

@@ -27,6 +27,7 @@ const MAX_MAXACTIVE: u64 = 4096;
 
 /// What a line asks for.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, and it is taken apart at once")]
 pub enum Command {
     /// An empty line or a comment.
     Nothing,
@@ -119,7 +120,7 @@ fn definition(
     };
     let colon = head.find(':');
     let maxactive = maxactive(words, head, colon, is_return)?;
-    let mut resolved = place::resolve(words, place_text, is_return, target)?;
+    let resolved = place::resolve(words, place_text, is_return, target)?;
     let is_return = resolved.is_return;
     let names = match colon {
         Some(colon) => names::parse(words, head.get(colon + 1..).unwrap_or_default(), colon + 1)?,
@@ -128,16 +129,15 @@ fn definition(
     let group = names.group.unwrap_or(names::DEFAULT_GROUP).to_owned();
     let event = match names.event {
         Some(event) => event.to_owned(),
-        None => names::automatic(is_return, &resolved.name_part),
+        None => names::automatic(is_return, &resolved.name_part()),
     };
     let (args, parsed) = arguments(words, arg_words, resolved.position(), target)?;
     let kind = if is_return { Kind::Kretprobe { maxactive } } else { Kind::Kprobe };
     let (program, entry) = compile_none(target);
-    let mut new = Definition { kind, group, event, place: resolved.place.clone(), args, program, entry };
+    let mut new = Definition { kind, group, event, place: resolved.place, args, program, entry };
     events::check_further(words, &new, existing.get(&new.group, &new.event))?;
     (new.program, new.entry) = compile(words, &new.args, &parsed, target)?;
-    place::check(words, &mut resolved, target)?;
-    new.place = resolved.place;
+    place::check(words, &mut new.place, is_return, target)?;
     Ok(new)
 }
 

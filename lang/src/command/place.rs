@@ -12,7 +12,7 @@ use crate::target::{PlaceError, SymbolLookup, Target};
 pub enum PlaceBy {
     /// By symbol: it moves with the kernel's load slide.
     Symbol,
-    /// By a number: the running guest's address, never moved.
+    /// By a number: as linked if it lies in the kernel image, else the running guest's address.
     Address,
 }
 
@@ -33,11 +33,20 @@ pub struct Place {
 pub(super) struct Resolved {
     pub(super) place: Place,
     pub(super) is_return: bool,
-    /// What automatic names are made of: `SYM_OFF`.
-    pub(super) name_part: String,
+    /// How far behind its symbol.
+    offset: u64,
 }
 
 impl Resolved {
+    /// What automatic names are made of: `SYM_OFF`, or the address.
+    pub(super) fn name_part(&self) -> String {
+        let symbol = self.place.text.split('+').next().unwrap_or_default();
+        match self.place.by {
+            PlaceBy::Symbol => format!("{symbol}_{}", self.offset),
+            PlaceBy::Address => self.place.text.clone(),
+        }
+    }
+
     pub(super) fn position(&self) -> Position {
         match (self.is_return, self.place.at_entry) {
             (true, _) => Position::Return,
@@ -60,8 +69,8 @@ pub(super) fn resolve(
         let text = format!("0x{addr:0digits$x}");
         let addr = GuestAddr(addr);
         let at_entry = target.is_function_entry(addr);
-        let place = Place { text: text.clone(), address: Some(addr), at_entry, by: PlaceBy::Address };
-        return Ok(Resolved { place, is_return, name_part: text });
+        let place = Place { text, address: Some(addr), at_entry, by: PlaceBy::Address };
+        return Ok(Resolved { place, is_return, offset: 0 });
     }
     if text.contains('/') && text.contains(':') {
         return Err(Diagnostic::unlogged("A file is no place for a kernel probe", diag::EINVAL, words.0)
@@ -88,7 +97,7 @@ pub(super) fn resolve(
     }
     let text = if offset == 0 { symbol.to_owned() } else { format!("{symbol}+{offset}") };
     let place = Place { text, address, at_entry, by: PlaceBy::Symbol };
-    Ok(Resolved { place, is_return, name_part: format!("{symbol}_{offset}") })
+    Ok(Resolved { place, is_return, offset })
 }
 
 /// `SYM±OFF`, cut at the first sign.
@@ -126,16 +135,21 @@ fn lookup(words: Words<'_>, symbol: &str, target: &dyn Target) -> Result<Option<
     }
 }
 
-/// The check that registration does, last of all.
-pub(super) fn check(words: Words<'_>, resolved: &mut Resolved, target: &dyn Target) -> Result<(), Diagnostic> {
-    let Some(addr) = resolved.place.address else { return Ok(()) };
+/// The check that registration does, last of all. Moves the place to where the probe really stands.
+pub(super) fn check(
+    words: Words<'_>,
+    place: &mut Place,
+    is_return: bool,
+    target: &dyn Target,
+) -> Result<(), Diagnostic> {
+    let Some(addr) = place.address else { return Ok(()) };
     match target.check_place(addr) {
-        Ok(probed) => resolved.place.address = Some(probed),
+        Ok(probed) => place.address = Some(probed),
         // A number in no symbol may still be code, some day: the kernel defers it, too.
-        Err(PlaceError::Other(diag::ENOENT, _)) if resolved.place.by == PlaceBy::Address => return Ok(()),
+        Err(PlaceError::Other(diag::ENOENT, _)) if place.by == PlaceBy::Address => return Ok(()),
         Err(error) => return Err(refusal(words, error)),
     }
-    if resolved.is_return && !resolved.place.at_entry {
+    if is_return && !place.at_entry {
         let help = "a return probe hooks the whole function: give the address of its first instruction";
         return Err(words.error(1, 0, diag::FAIL_REG_PROBE).with_help(help));
     }

@@ -94,6 +94,7 @@ pub(super) fn hex(value: u64, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -266,3 +266,7 @@ fn fault_all(field: &Field, out: &mut [u8]) {
         (0..field.count).for_each(|index| fault(field, index, out));
     }
 }
+
+#[cfg(test)]
+#[path = "exec_tests.rs"]
+mod tests;

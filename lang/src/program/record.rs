@@ -26,11 +26,13 @@ pub(crate) fn element<'a>(field: &Field, record: &'a [u8], index: u8) -> Element
     let width = usize::from(field.bytes);
     let at = usize::from(field.offset) + usize::from(index) * width;
     let Some(stored) = record.get(at..at + width) else { return Element::Fault };
-    let mut bytes = [0; 8];
-    for (to, from) in bytes.iter_mut().zip(stored) {
-        *to = *from;
-    }
-    let number = u64::from_le_bytes(bytes);
+    let number = match *stored {
+        [a] => u64::from(a),
+        [a, b] => u64::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => return Element::Fault,
+    };
     if !matches!(field.kind, TypeKind::String | TypeKind::UserString) {
         return Element::Number(number);
     }
