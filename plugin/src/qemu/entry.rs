@@ -130,6 +130,12 @@ pub(super) fn stale_code(place: Place) -> Option<Stale> {
     }
 }
 
+#[cfg(feature = "test-panic")]
+fn panic_at_the_thousandth_hit() {
+    static HITS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    assert!(HITS.fetch_add(1, Ordering::Relaxed) != 999, "asked for by the feature test-panic");
+}
+
 /// The plugin's side of QEMU's events.
 pub(crate) struct QemuEvents;
 
@@ -141,6 +147,8 @@ impl QemuEvents {
         // SAFETY: the userdata that `QemuBlock::plant_callback` gave for this instruction; the registry keeps a site until
         // the code cache was flushed after its last use.
         let site = unsafe { &*site.cast::<Site<Event>>() };
+        #[cfg(feature = "test-panic")]
+        panic_at_the_thousandth_hit();
         crate::engine::hit::hit(&plugin.hit_env(), &state.engine, site, &state.guest, ask_privilege);
     }
 }
