@@ -47,11 +47,67 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, ErrorKind> {
     let payload =
         bytes.get(offset..).and_then(|rest| rest.get(..length)).ok_or_else(|| cut("the packed kernel", offset))?;
     match Method::of(payload) {
-        Some(method) => method.unpack(payload, offset),
+        Some(method) => {
+            let unpacked = method.unpack(payload, offset)?;
+            // The boot code itself relies on it (`arch/x86/boot/compressed/mkpiggy.c`), and lz4 has no checksum.
+            let stated = payload.len().checked_sub(4).and_then(|at| read_u32(payload, at, ByteOrder::Little));
+            if stated.map(|stated| stated as usize) != Some(unpacked.len()) {
+                let reason = format!(
+                    "{} bytes came out, and its last 4 bytes say {}",
+                    unpacked.len(),
+                    stated.unwrap_or_default()
+                );
+                return Err(ErrorKind::Unpack { method: method.name(), offset, reason });
+            }
+            Ok(unpacked)
+        }
         None if payload.starts_with(b"\x7fELF") => Ok(payload.to_vec()),
         None => Err(unusable(format!(
             "its payload at {offset:#x} begins with {:02x?}, which is none of gzip, xz, lz4, zstd, lzma, bzip2, ELF",
             payload.get(..6).unwrap_or(payload)
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Layout, PerCpu, bzimage, stripped_kernel};
+    use crate::{KernelImage, Machine};
+
+    /// By LZ4, as that has no checksum. The size is appended.
+    fn packed() -> Vec<u8> {
+        let kernel = stripped_kernel(Layout::Behind, PerCpu::Plain, 5);
+        let mut payload = crate::decompress::tests::pack(crate::decompress::Method::Lz4, &kernel);
+        payload.extend(u32::try_from(kernel.len()).unwrap().to_le_bytes());
+        bzimage(&payload)
+    }
+
+    #[test]
+    fn opens_to_the_kernel_inside() {
+        let image = KernelImage::parse("vmlinuz", packed()).unwrap();
+        assert_eq!((image.machine, image.symbols.len()), (Machine::X86_64, 14));
+        let plain = bzimage(&stripped_kernel(Layout::Behind, PerCpu::Plain, 5));
+        assert_eq!(KernelImage::parse("vmlinuz", plain).unwrap().symbols.len(), 14);
+    }
+
+    #[test]
+    fn headers_that_lie() {
+        let with = |offset: usize, bytes: &[u8]| {
+            let mut bad = packed();
+            bad[offset..offset + bytes.len()].copy_from_slice(bytes);
+            KernelImage::parse("vmlinuz", bad).unwrap_err().to_string()
+        };
+        assert!(with(0x206, &[0x07, 0x02]).contains("boot protocol 2.07"));
+        assert!(with(0x248, &[0xff; 4]).contains("the packed kernel"));
+        assert!(with(0x24c, &[0xff; 4]).contains("the packed kernel"));
+        assert!(with(0x248, &[0; 4]).contains("none of gzip, xz"));
+        assert!(with(0x24c, &[20, 0, 0, 0]).contains("lz4 data at byte 0x410"));
+        let size = packed().len() - 16 - 4;
+        assert!(with(size, &[1, 2, 0, 0]).contains("513"));
+        // 0 sectors mean 4.
+        assert!(with(0x1f1, &[0]).contains("at byte 0xa10"));
+        let mut short = packed();
+        short.truncate(0x240);
+        assert!(KernelImage::parse("vmlinuz", short).unwrap_err().to_string().contains("the boot header"));
     }
 }

@@ -88,6 +88,9 @@ impl Method {
             offset,
             reason: error.to_string(),
         })?;
+        if unpacked.is_empty() {
+            return Err(ErrorKind::Unpack { method: self.name(), offset, reason: "there is nothing in it".into() });
+        }
         if unpacked.len() > limit { Err(too_big(limit)) } else { Ok(unpacked) }
     }
 }
@@ -124,5 +127,98 @@ fn unpack_lz4_legacy(limit: usize, bytes: &[u8]) -> Result<Vec<u8>, Lz4Error> {
         unpacked.extend_from_slice(block.get(..count).unwrap_or_default());
         rest = next;
     }
+    if unpacked.is_empty() || (1..4).contains(&rest.len()) {
+        return Err(Lz4Error::Corrupt("it ends in the middle of a block's length".into()));
+    }
     Ok(unpacked)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const METHODS: [Method; 6] = [Method::Gzip, Method::Xz, Method::Lz4, Method::Zstd, Method::Lzma, Method::Bzip2];
+
+    /// Packs as the kernel's build does, without the appended size.
+    pub(crate) fn pack(method: Method, bytes: &[u8]) -> Vec<u8> {
+        let encode = |stream: liblzma::stream::Stream| {
+            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        match method {
+            Method::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            Method::Bzip2 => {
+                let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            Method::Xz => encode(liblzma::stream::Stream::new_easy_encoder(1, liblzma::stream::Check::Crc32).unwrap()),
+            Method::Lzma => {
+                let options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
+                encode(liblzma::stream::Stream::new_lzma_encoder(&options).unwrap())
+            }
+            Method::Zstd => ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest),
+            Method::Lz4 => {
+                let mut packed = vec![0x02, 0x21, 0x4c, 0x18];
+                for block in bytes.chunks(LZ4_BLOCK_BYTES) {
+                    let block = lz4_flex::block::compress(block);
+                    packed.extend(u32::try_from(block.len()).unwrap().to_le_bytes());
+                    packed.extend(block);
+                }
+                packed
+            }
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        (0..100_000u32).flat_map(|number| (number / 7 * number % 251).to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn every_method_with_and_without_what_follows() {
+        let sample = sample();
+        for method in METHODS {
+            let mut packed = pack(method, &sample);
+            assert_eq!(Method::of(&packed), Some(method));
+            assert!(method.unpack(&packed, 0).unwrap() == sample, "{method:?}");
+            packed.extend(400_000u32.to_le_bytes());
+            assert!(method.unpack(&packed, 0).unwrap() == sample, "{method:?} with its size appended");
+        }
+    }
+
+    #[test]
+    fn several_lz4_blocks() {
+        let long: Vec<u8> = sample().into_iter().cycle().take(LZ4_BLOCK_BYTES + 5).collect();
+        assert!(Method::Lz4.unpack(&pack(Method::Lz4, &long), 0).unwrap() == long);
+    }
+
+    #[test]
+    fn a_stream_cut_short_is_an_error_that_names_method_and_place() {
+        for method in METHODS {
+            let packed = pack(method, &sample());
+            for cut in [7, 30, packed.len() / 2, packed.len() - 20] {
+                let error = method.unpack(&packed[..cut], 0x1234).unwrap_err().to_string();
+                assert!(error.contains(method.name()) && error.contains("0x1234"), "{method:?} at {cut}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_limit() {
+        let zeros = vec![0; 1_000_000];
+        for method in METHODS {
+            let packed = pack(method, &zeros);
+            assert!(packed.len() < 20_000, "{method:?} packs zeros well");
+            let error = method.unpack_at_most(999_999, &packed, 0).unwrap_err();
+            assert!(matches!(error, ErrorKind::TooBig { limit: 999_999, .. }), "{method:?}: {error}");
+            assert_eq!(method.unpack_at_most(1_000_000, &packed, 0).unwrap().len(), 1_000_000);
+        }
+    }
 }

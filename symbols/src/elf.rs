@@ -139,7 +139,7 @@ fn read_symbols<E: FileHeader<Endian = Endianness>>(
         }
         rows.push((SortKey::of(symbol.st_value(endian).into(), kind, name), kind, name));
     }
-    rows.sort_by_key(|row| row.0);
+    rows.sort_by_key(|(key, _, name)| (*key, *name));
     for (key, kind, name) in rows {
         builder.push(key.addr, kind, name, None)?;
     }
@@ -148,7 +148,7 @@ fn read_symbols<E: FileHeader<Endian = Endianness>>(
 
 /// Which of several names of one address comes first: the order in which the kernel's build sorts kallsyms, so that
 /// an address gets the name that the guest itself would print. Strong before weak, marks of the linker script last,
-/// fewer leading underscores first, then the order of the symbol table (the sort is stable).
+/// fewer leading underscores first, then by name, which is the order of the `nm -n` that the build reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct SortKey {
     addr: u64,
@@ -240,5 +240,125 @@ fn letter<S: Sym<Endian = Endianness>>(
         'n' | 'N' => None,
         letter if local => Some(letter),
         letter => Some(letter.to_ascii_uppercase()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{
+        GLOBAL_FUNC, GLOBAL_OBJECT, LOCAL_FILE, LOCAL_FUNC, LOCAL_NOTYPE, LOCAL_SECTION, Load, Sym, WEAK_FUNC, elf,
+    };
+    use crate::{KernelImage, Lookup};
+
+    fn kernel(order: ByteOrder, word_bytes: usize, machine: u16) -> Vec<u8> {
+        let text = Load { addr: 0xc000_0000, flags: 5, bytes: vec![0x90; 0x2000], memory_bytes: 0x2000 };
+        let data = Load { addr: 0xc010_0000, flags: 6, bytes: b"Linux version 9.9 x\n".to_vec(), memory_bytes: 0x1000 };
+        let symbols = [
+            Sym("file.c", 0, LOCAL_FILE, 0xfff1),
+            Sym("", 0xc000_0000, LOCAL_SECTION, 1),
+            Sym("__weak_alias", 0xc000_0100, WEAK_FUNC, 1),
+            Sym("__underscored", 0xc000_0100, GLOBAL_FUNC, 1),
+            Sym("plain", 0xc000_0100, GLOBAL_FUNC, 1),
+            Sym("__start_mark", 0xc000_0100, GLOBAL_FUNC, 1),
+            Sym("helper", 0xc000_0200, LOCAL_FUNC, 1),
+            Sym("$x", 0xc000_0204, LOCAL_NOTYPE, 1),
+            Sym(".L12", 0xc000_0208, LOCAL_NOTYPE, 1),
+            Sym("label", 0xc000_0300, LOCAL_NOTYPE, 1),
+            Sym("linux_banner", 0xc010_0000, GLOBAL_OBJECT, 2),
+            Sym("undefined", 0, GLOBAL_FUNC, 0),
+            Sym("constant", 0x20, LOCAL_NOTYPE, 0xfff1),
+            Sym("_stext", 0xc000_0000, GLOBAL_FUNC, 1),
+        ];
+        elf(order, word_bytes, machine, &[text, data], &symbols)
+    }
+
+    #[test]
+    fn every_class_and_byte_order() {
+        for (order, word_bytes, number, machine) in [
+            (ByteOrder::Little, 8, 62, Machine::X86_64),
+            (ByteOrder::Little, 4, 3, Machine::I386),
+            (ByteOrder::Big, 4, 20, Machine::Ppc),
+            (ByteOrder::Big, 8, 21, Machine::Ppc64),
+            (ByteOrder::Little, 8, 21, Machine::Ppc64),
+            (ByteOrder::Big, 8, 43, Machine::Sparc64),
+            (ByteOrder::Little, 8, 183, Machine::Other(183)),
+        ] {
+            let image = KernelImage::parse("vmlinux", kernel(order, word_bytes, number)).unwrap();
+            assert_eq!((image.machine, image.byte_order), (machine, Some(order)));
+            let rows: Vec<_> = image.symbols.iter().map(|s| (s.addr.0, s.kind, s.name)).collect();
+            assert_eq!(
+                rows,
+                [
+                    (0xc000_0000, 'T', "_stext"),
+                    (0xc000_0100, 'T', "plain"),
+                    (0xc000_0100, 'T', "__underscored"),
+                    (0xc000_0100, 'T', "__start_mark"),
+                    (0xc000_0100, 'W', "__weak_alias"),
+                    (0xc000_0200, 't', "helper"),
+                    (0xc000_0300, 't', "label"),
+                    (0xc010_0000, 'D', "linux_banner"),
+                ]
+            );
+            assert_eq!(image.banner.as_deref(), Some("Linux version 9.9 x"));
+            assert_eq!(image.segments.len(), 2);
+            assert_eq!((image.segments[0].phys, image.segments[0].executable), (0, true));
+            assert_eq!((image.segments[1].phys, image.segments[1].executable), (0x10_0000, false));
+            assert_eq!(image.bytes(GuestAddr(0xc010_0000), 5), Some(b"Linux".as_slice()));
+            assert_eq!(image.bytes(GuestAddr(0xc010_0000), 21), None);
+            let Lookup::One(banner) = image.symbols.lookup(None, "linux_banner") else { panic!("one") };
+            assert_eq!(banner.size, 0x1000, "up to the end of the segment's memory");
+        }
+    }
+
+    fn error(bytes: Vec<u8>) -> String {
+        KernelImage::parse("vmlinux", bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn headers_that_lie() {
+        let good = kernel(ByteOrder::Little, 8, 62);
+        let with = |offset: usize, bytes: &[u8]| {
+            let mut bad = good.clone();
+            bad[offset..offset + bytes.len()].copy_from_slice(bytes);
+            error(bad)
+        };
+        assert!(with(4, &[7]).contains("class byte is 7"));
+        assert!(with(16, &[1, 0]).contains("kernel module"));
+        assert!(with(16, &[4, 0]).contains("core dump"));
+        assert!(with(16, &[9, 9]).contains("its type is 2313"));
+        // The first segment's file offset, file size, address.
+        assert!(with(64 + 8, &[0xff; 8]).contains("cut short"));
+        assert!(with(64 + 32, &[0xff; 8]).contains("cut short"));
+        assert!(with(64 + 16, &[0xff; 8]).contains("wraps around"));
+        // Program headers beyond the file; a section table beyond the file.
+        assert!(with(32, &[0xff; 8]).contains("not a readable ELF"));
+        assert!(with(40, &[0xff; 8]).contains("not a readable ELF"));
+        assert!(error(b"\x7fELF".to_vec()).contains("cut short"));
+        assert!(error(b"\x7fELF\x02\x01\x01".to_vec()).contains("not a readable ELF"));
+    }
+
+    #[test]
+    fn a_stripped_elf_without_kallsyms_says_what_to_give() {
+        let text = Load { addr: 0x1000, flags: 5, bytes: vec![0; 64], memory_bytes: 64 };
+        let text = error(elf(ByteOrder::Little, 8, 62, &[text], &[]));
+        assert!(
+            text.contains("no symbol table") && text.contains("System.map") && text.contains("/proc/kallsyms"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn segments_cannot_multiply_the_file() {
+        let load = || Load { addr: 0x1000, flags: 5, bytes: vec![0; 0x1000], memory_bytes: 0x1000 };
+        let mut bytes = elf(ByteOrder::Little, 8, 62, &[load(), load(), load()], &[]);
+        for segment in 0..3 {
+            // All of them now are the whole file.
+            let at = 64 + 56 * segment;
+            let size = bytes.len() as u64;
+            bytes[at + 8..at + 16].copy_from_slice(&0u64.to_le_bytes());
+            bytes[at + 32..at + 40].copy_from_slice(&size.to_le_bytes());
+        }
+        assert!(error(bytes).contains("hold more bytes than the file"));
     }
 }

@@ -7,6 +7,10 @@
 //!
 //! Images are untrusted: truncated, corrupt or hostile input ends in one [`Error`], with bounded memory and time.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
+)]
 
 mod bytes;
 mod bzimage;
@@ -16,8 +20,12 @@ mod error;
 mod image;
 mod kallsyms;
 mod map;
+#[cfg(test)]
+mod mutation_tests;
 mod similar;
 mod table;
+#[cfg(test)]
+mod testing;
 mod text_index;
 
 pub use error::{Error, ErrorKind};

@@ -4,7 +4,7 @@
 //! them (`kernel/kallsyms.c`, `get_symbol_pos`); a size is the distance to the next higher address, as the kernel
 //! prints it in `sym+0xoff/0xsize`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
@@ -279,8 +279,9 @@ impl SymbolTable {
         for symbol in self.iter() {
             builder.push(symbol.addr.0, symbol.kind, symbol.name, symbol.module)?;
         }
+        let known: HashSet<_> = self.iter().map(|symbol| (symbol.addr, symbol.name, symbol.module)).collect();
         for symbol in other.iter() {
-            if !self.has_row(&symbol) {
+            if !known.contains(&(symbol.addr, symbol.name, symbol.module)) {
                 builder.push(symbol.addr.0, symbol.kind, symbol.name, symbol.module)?;
             }
         }
@@ -295,10 +296,6 @@ impl SymbolTable {
             name,
             self.entries.iter().filter_map(|entry| Some((self.name(*entry)?, entry.kind))),
         )
-    }
-
-    fn has_row(&self, row: &Symbol<'_>) -> bool {
-        self.rows_named(row.name).any(|(_, entry)| entry.addr == row.addr.0 && self.module(entry) == row.module)
     }
 
     /// By ascending address, each with its index.
@@ -402,5 +399,124 @@ impl SymbolTable {
         let start = [mark("_text"), mark("_stext")].into_iter().flatten().min();
         let ranges = [start.zip(mark("_etext")), mark("_sinittext").zip(mark("_einittext"))];
         merge_extents(ranges.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rows: &[(u64, char, &'static str, Option<&'static str>)]) -> SymbolTable {
+        SymbolTable::from_rows(rows.iter().map(|(addr, kind, name, module)| (GuestAddr(*addr), *kind, *name, *module)))
+            .unwrap()
+    }
+
+    fn with_modules() -> SymbolTable {
+        table(&[
+            (0x1000, 'T', "_stext", None),
+            (0x1100, 't', "init_once", None),
+            (0x1200, 't', "init_once", None),
+            (0x1200, 't', "init_once", None),
+            (0x1300, 'T', "vfs_read", None),
+            (0x2000, 'T', "_etext", None),
+            (0x3000, 't', "jiffies_data", None),
+            (0x4000, 'B', "_end", None),
+            (0x9000_0000, 't', "ext4_read", Some("ext4")),
+            (0x9000_0100, 't', "init_once", Some("ext4")),
+            (0x9100_0000, 't', "xfs_read", Some("xfs")),
+            (0x9100_0040, 't', "ext4_read", Some("xfs")),
+        ])
+    }
+
+    fn addrs(lookup: &Lookup<'_>) -> Vec<u64> {
+        match lookup {
+            Lookup::None => vec![],
+            Lookup::One(symbol) => vec![symbol.addr.0],
+            Lookup::Many(symbols) => symbols.iter().map(|symbol| symbol.addr.0).collect(),
+        }
+    }
+
+    #[test]
+    fn names_resolve_in_the_kernel_first_then_in_modules() {
+        let table = with_modules();
+        assert_eq!(addrs(&table.lookup(None, "vfs_read")), [0x1300]);
+        assert_eq!(addrs(&table.lookup(None, "init_once")), [0x1100, 0x1200]);
+        assert_eq!(addrs(&table.lookup(Some("ext4"), "init_once")), [0x9000_0100]);
+        assert_eq!(addrs(&table.lookup(None, "ext4_read")), [0x9000_0000, 0x9100_0040]);
+        assert_eq!(addrs(&table.lookup(Some("xfs"), "ext4_read")), [0x9100_0040]);
+        assert_eq!(table.lookup(None, "vfs_rea"), Lookup::None);
+        assert_eq!(table.lookup(None, ""), Lookup::None);
+        assert_eq!(table.lookup(Some("btrfs"), "vfs_read"), Lookup::None);
+        assert!(table.has_module("xfs") && !table.has_module("btrfs"));
+        assert_eq!(SymbolTable::default().lookup(None, "x"), Lookup::None);
+    }
+
+    #[test]
+    fn addresses_resolve_within_sizes() {
+        let table = with_modules();
+        let name = |addr: u64| {
+            let (symbol, offset) = table.containing(GuestAddr(addr))?;
+            Some((symbol.name, offset, symbol.size))
+        };
+        assert_eq!(name(0xfff), None);
+        assert_eq!(name(0x1000), Some(("_stext", 0, 0x100)));
+        assert_eq!(name(0x12ff), Some(("init_once", 0xff, 0x100)));
+        // The kernel's last symbol does not reach up to the first module's, and only its address is known.
+        assert_eq!(name(0x4000), Some(("_end", 0, 0)));
+        assert_eq!(name(0x4001), None);
+        // A module's last symbol ends somewhere; 64 KiB is the limit.
+        assert_eq!(name(0x9000_ffff), Some(("init_once", 0xfeff, 0x1_0000)));
+        assert_eq!(name(0x9002_0000), None);
+        assert_eq!(name(u64::MAX), None);
+        assert_eq!(SymbolTable::default().containing(GuestAddr(0)), None);
+    }
+
+    #[test]
+    fn marks_decide_what_is_text_and_letters_only_without_them() {
+        let text = |table: &SymbolTable, name| match table.lookup(None, name) {
+            Lookup::One(symbol) => symbol.text,
+            other => panic!("{name}: {other:?}"),
+        };
+        let marked = with_modules();
+        assert!(text(&marked, "vfs_read"));
+        assert!(!text(&marked, "jiffies_data"), "`t`, but behind _etext");
+        assert!(text(&marked, "xfs_read"), "modules have no marks");
+        assert_eq!(marked.is_kernel_text(GuestAddr(0x1fff)), Some(true));
+        assert_eq!(marked.is_kernel_text(GuestAddr(0x2000)), Some(false));
+        let bare = table(&[(0x10, 'T', "f", None), (0x20, 'D', "d", None), (0x30, 'V', "v", None)]);
+        assert_eq!((text(&bare, "f"), text(&bare, "d"), text(&bare, "v")), (true, false, false));
+        assert_eq!(bare.is_kernel_text(GuestAddr(0x10)), None);
+    }
+
+    #[test]
+    fn many_aliases() {
+        let names: Vec<String> = (0..40).map(|number| format!("alias_{number}")).collect();
+        let rows = names.iter().map(|name| (GuestAddr(0x100), 't', name.as_str(), None));
+        let table = SymbolTable::from_rows(rows.chain([(GuestAddr(0x180), 't', "next", None)])).unwrap();
+        let (symbol, offset) = table.containing(GuestAddr(0x17f)).unwrap();
+        assert_eq!((symbol.name, offset, symbol.size), ("alias_0", 0x7f, 0x80));
+        assert!(table.iter().take(40).all(|symbol| symbol.size == 0x80));
+    }
+
+    #[test]
+    fn merging_adds_modules_and_drops_repeated_rows() {
+        let mut kernel = table(&[(0x1000, 'T', "_stext", None), (0x2000, 'T', "vfs_read", None)]);
+        let live = table(&[
+            (0x2000, 'T', "vfs_read", None),
+            (0x2000, 'T', "vfs_read_alias", None),
+            (0x9000, 't', "helper", Some("ext4")),
+        ]);
+        kernel.merge(&live).unwrap();
+        let rows: Vec<_> = kernel.iter().map(|symbol| (symbol.addr.0, symbol.name, symbol.module)).collect();
+        assert_eq!(
+            rows,
+            [
+                (0x1000, "_stext", None),
+                (0x2000, "vfs_read", None),
+                (0x2000, "vfs_read_alias", None),
+                (0x9000, "helper", Some("ext4")),
+            ]
+        );
+        assert_eq!(addrs(&kernel.lookup(None, "helper")), [0x9000]);
     }
 }

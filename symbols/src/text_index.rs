@@ -268,3 +268,124 @@ fn text_ranges(image: &KernelImage) -> Vec<(u64, u64)> {
     ranges.retain(|(start, end)| start < end);
     ranges
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{GLOBAL_FUNC, Load, Sym, elf};
+    use qkprobe_arch::ByteOrder;
+
+    const START: u64 = 0xffff_ffff_8100_0000;
+
+    /// Four pages of text, all different, except that page 2 repeats page 1; then data.
+    fn image(symbols: &[Sym]) -> KernelImage {
+        let mut text = Vec::new();
+        for word in 0..0x1000u64 {
+            let word = if (0x800..0xc00).contains(&word) { word - 0x400 } else { word };
+            text.extend_from_slice(
+                &u32::try_from(word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).unwrap().to_le_bytes(),
+            );
+        }
+        let memory_bytes = text.len() as u64;
+        let loads = [
+            Load { addr: START, flags: 5, bytes: text, memory_bytes },
+            Load { addr: START + 0x10_0000, flags: 6, bytes: vec![7; 0x1000], memory_bytes: 0x1000 },
+        ];
+        KernelImage::parse("test", elf(ByteOrder::Little, 8, 62, &loads, symbols)).unwrap()
+    }
+
+    fn whole() -> (KernelImage, TextIndex) {
+        let image = image(&[Sym("f", START, GLOBAL_FUNC, 1)]);
+        let index = TextIndex::new(&image).unwrap();
+        (image, index)
+    }
+
+    #[test]
+    fn every_offset_and_length_is_found() {
+        let (image, index) = whole();
+        assert_eq!(index.text_bytes(), 0x4000);
+        for offset in (0..0x1000).chain(0x3000..0x3f00) {
+            for len in [8, 9, 13, 16, 40] {
+                let addr = GuestAddr(START + offset);
+                let block = image.bytes(addr, len).unwrap();
+                let found: Vec<_> = index.candidates((offset & 0xfff) as usize, block).collect();
+                assert_eq!(found, [addr], "{offset:#x} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn repeated_code_has_several_places() {
+        let (image, index) = whole();
+        let block = image.bytes(GuestAddr(START + 0x1010), 16).unwrap();
+        let found: Vec<_> = index.candidates(0x10, block).collect();
+        assert_eq!(found, [GuestAddr(START + 0x1010), GuestAddr(START + 0x2010)]);
+        let page = image.bytes(GuestAddr(START + 0x1000), 4096).unwrap();
+        assert_eq!(index.locate(GuestAddr(0x5010), block, page), Location::Ambiguous);
+    }
+
+    #[test]
+    fn short_absent_and_misplaced_blocks_have_none() {
+        let (image, index) = whole();
+        let block = image.bytes(GuestAddr(START + 0x20), 16).unwrap();
+        assert_eq!(index.candidates(0x20, &block[..7]).count(), 0);
+        assert_eq!(index.candidates(0x24, block).count(), 0);
+        assert_eq!(index.candidates(0x1020, block).count(), 0);
+        assert_eq!(index.candidates(0, &[0; 16]).count(), 0);
+        assert_eq!(index.candidates(0x20, &[]).count(), 0);
+        assert_eq!(index.locate(GuestAddr(0), &[0xaa; 16], &[0; 4096]), Location::NotHere);
+    }
+
+    #[test]
+    fn a_block_may_cross_into_the_next_page_and_not_out_of_the_text() {
+        let (image, index) = whole();
+        for offset in 0xff1..0x1000 {
+            let block = image.bytes(GuestAddr(START + offset), 16).unwrap();
+            let found: Vec<_> = index.candidates(offset as usize, block).collect();
+            assert!(found.contains(&GuestAddr(START + offset)), "{offset:#x}");
+        }
+        let tail = image.bytes(GuestAddr(START + 0x3ff8), 8).unwrap();
+        let mut beyond = tail.to_vec();
+        beyond.extend([0; 8]);
+        assert_eq!(index.candidates(0xff8, tail).count(), 1);
+        assert_eq!(index.candidates(0xff8, &beyond).count(), 0);
+    }
+
+    #[test]
+    fn a_patched_page_is_found_and_a_foreign_one_is_not() {
+        let (image, index) = whole();
+        let addr = GuestAddr(START + 0x100);
+        let block = image.bytes(addr, 16).unwrap().to_vec();
+        let page = image.bytes(GuestAddr(START), 4096).unwrap();
+        let patched = |changed: usize| {
+            let mut page = page.to_vec();
+            page.iter_mut().rev().take(changed).for_each(|byte| *byte = !*byte);
+            page
+        };
+        let found = Location::Found { image_addr: addr };
+        assert_eq!(index.locate(GuestAddr(0xffff_ffff_9b00_0100), &block, page), found);
+        assert_eq!(index.locate(GuestAddr(0xffff_ffff_9b00_0100), &block, &patched(1024)), found);
+        assert_eq!(index.locate(GuestAddr(0xffff_ffff_9b00_0100), &block, &patched(1025)), Location::NotHere);
+        assert_eq!(index.page_matches(GuestAddr(START), &patched(10)), PageMatch { equal: 4086, compared: 4096 });
+        assert_eq!(index.page_matches(GuestAddr(START - 0x800), page).compared, 2048);
+        assert_eq!(index.page_matches(GuestAddr(START + 0x4000), page).compared, 0);
+        assert_eq!(index.page_matches(GuestAddr(u64::MAX), page).compared, 0);
+        assert!(!index.page_matches(GuestAddr(START + 0x4000), page).is_same());
+    }
+
+    #[test]
+    fn marks_bound_the_text() {
+        let marked = image(&[
+            Sym("_stext", START, GLOBAL_FUNC, 1),
+            Sym("_etext", START + 0x1800, GLOBAL_FUNC, 1),
+            Sym("_sinittext", START + 0x3000, GLOBAL_FUNC, 1),
+            Sym("_einittext", START + 0x3010, GLOBAL_FUNC, 1),
+        ]);
+        // Sections of code count as well, and here they say that all of the segment is.
+        assert_eq!(TextIndex::new(&marked).unwrap().text_bytes(), 0x4000);
+        let marked = KernelImage { text_sections: Vec::new(), ..marked };
+        assert_eq!(TextIndex::new(&marked).unwrap().text_bytes(), 0x3000);
+        let map = KernelImage::parse("map", b"c0000000 T _stext\nc0100000 T _etext\n".to_vec()).unwrap();
+        assert!(TextIndex::new(&map).is_none());
+    }
+}

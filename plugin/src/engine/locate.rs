@@ -22,6 +22,8 @@ use crate::primitive::Mutex;
 use crate::qemu::host_memory::{self, HostAddr};
 
 const PAGE: usize = 4096;
+/// A block of padding has thousands of places: another block will tell.
+const MOST_CANDIDATES: usize = 64;
 /// Blocks in the kernel's region that may pass unrecognised before the user is told: they take milliseconds to run.
 const PATIENCE: u32 = 300;
 
@@ -283,7 +285,7 @@ impl Compare {
             return Candidate::None;
         }
         let head = page.get(offset..PAGE.min(offset + 16)).unwrap_or_default();
-        for candidate in self.index.candidates(offset, head) {
+        for candidate in self.index.candidates(offset, head).take(MOST_CANDIDATES) {
             let image_page = GuestAddr(candidate.0 & !(PAGE as u64 - 1));
             if !self.index.page_matches(image_page, &page).is_same() {
                 continue;

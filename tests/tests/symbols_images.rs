@@ -1,0 +1,124 @@
+//! Real kernel images: what is read out of them must be what the kernel itself says when it runs, row by row.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use qkprobe_symbols::{GuestAddr, KernelImage, Location, Lookup, Machine, Symbol, TextIndex};
+use qkprobe_tests::{Boot, Cache, GuestKernel, Qemu};
+
+/// The kernels that were set up: all that a full set-up has, but one of them may be left out.
+fn kernels() -> Vec<(GuestKernel, PathBuf)> {
+    let cache = Cache::open().unwrap_or_else(|error| panic!("{error}"));
+    let found: Vec<_> =
+        GuestKernel::ALL.into_iter().filter_map(|kernel| Some((kernel, cache.kernel(kernel).ok()?))).collect();
+    assert!(!found.is_empty(), "no kernel is set up: run `cargo xtask setup`");
+    found
+}
+
+fn load(path: &std::path::Path) -> KernelImage {
+    KernelImage::load(path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn one<'a>(image: &'a KernelImage, name: &str) -> Symbol<'a> {
+    match image.symbols.lookup(None, name) {
+        Lookup::One(symbol) => symbol,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_running_kernel_lists_the_same_symbols_in_the_same_order() {
+    for (kernel, path) in kernels() {
+        let boot = Boot::new(Qemu::V11_1, kernel)
+            .append("nokaslr")
+            .second_serial()
+            .script(["kallsyms /dev/ttyS1"])
+            .timeout(Duration::from_secs(300))
+            .run_ok();
+        let running = KernelImage::parse("/proc/kallsyms", boot.second_serial.into_bytes()).unwrap();
+        let image = load(&path);
+        let rows = |image: &KernelImage| -> Vec<(u64, char, String)> {
+            let core = image.symbols.iter().filter(|symbol| symbol.module.is_none());
+            core.map(|symbol| (symbol.addr.0, symbol.kind, symbol.name.to_owned())).collect()
+        };
+        let (read, told) = (rows(&image), rows(&running));
+        if let Some(at) = read.iter().zip(&told).position(|(read, told)| read != told) {
+            panic!("{}: row {at}: read {:?}, the kernel says {:?}", kernel.name(), read[at], told[at]);
+        }
+        assert_eq!(read.len(), told.len(), "{}", kernel.name());
+        assert!(read.len() > 80_000, "{}: {} symbols", kernel.name(), read.len());
+    }
+}
+
+#[test]
+fn banner_machine_and_well_known_names() {
+    let cache = Cache::open().unwrap();
+    for (kernel, path) in kernels() {
+        let image = load(&path);
+        let banner = image.banner.as_deref().unwrap();
+        let version = cache.kernel_version(kernel).unwrap();
+        assert!(banner.starts_with("Linux version ") && banner.contains(&version), "{version}: {banner}");
+        assert_eq!(image.machine, Machine::X86_64);
+        assert_eq!(one(&image, "_stext").addr, GuestAddr(0xffff_ffff_8100_0000));
+        let open = one(&image, "do_sys_openat2");
+        assert!(open.text && matches!(open.kind, 't' | 'T') && (64..4096).contains(&open.size), "{open:?}");
+        let inside = image.symbols.containing(open.addr.wrapping_add(9)).unwrap();
+        assert_eq!((inside.0.name, inside.1), ("do_sys_openat2", 9));
+        let data = one(&image, "linux_banner");
+        assert!(!data.text, "{data:?}");
+        assert_eq!(image.bytes(data.addr, 14), Some(b"Linux version ".as_slice()));
+        assert_eq!(image.symbols.similar("do_sys_opnat2").first(), Some(&"do_sys_openat2"));
+        let Lookup::Many(many) = image.symbols.lookup(None, "__key.0") else { panic!("a name of many places") };
+        assert!(many.windows(2).all(|pair| pair[0].addr < pair[1].addr));
+    }
+}
+
+/// Bytes of a page as a running kernel may have them: every 16th differs (relocations, patched calls).
+fn patched(page: &[u8], keep: std::ops::Range<usize>) -> Vec<u8> {
+    let change = |(at, byte): (usize, &u8)| if at % 16 == 5 && !keep.contains(&at) { !*byte } else { *byte };
+    page.iter().enumerate().map(change).collect()
+}
+
+#[test]
+fn function_entries_are_found_at_any_slide() {
+    for (kernel, path) in kernels() {
+        let image = load(&path);
+        let start = Instant::now();
+        let index = TextIndex::new(&image).unwrap();
+        println!("{}: {} bytes of text indexed in {:?}", kernel.name(), index.text_bytes(), start.elapsed());
+        let functions = image.symbols.iter().filter(|symbol| {
+            symbol.text && symbol.size >= 16 && symbol.addr.0 & 0xfff <= 0xff0 && !symbol.name.starts_with("__pfx_")
+        });
+        let (mut right, mut ambiguous) = (0, 0);
+        for symbol in functions.step_by(23) {
+            let offset = (symbol.addr.0 & 0xfff) as usize;
+            let block = image.bytes(symbol.addr, 16).unwrap();
+            let Some(page) = image.bytes(GuestAddr(symbol.addr.0 & !0xfff), 4096) else { continue };
+            let page = patched(page, offset..offset + 16);
+            match index.locate(symbol.addr.wrapping_add(0x1b20_0000), block, &page) {
+                Location::Found { image_addr } if image_addr == symbol.addr => right += 1,
+                Location::Ambiguous => ambiguous += 1,
+                other => panic!("{}: {symbol:?}: {other:?}", kernel.name()),
+            }
+        }
+        assert!(right > 1000 && ambiguous * 100 < right, "{}: {right} right, {ambiguous} ambiguous", kernel.name());
+    }
+}
+
+#[test]
+fn an_image_cut_short_or_damaged_is_one_error() {
+    let (_, path) = kernels().remove(0);
+    let bytes = std::fs::read(&path).unwrap();
+    for part in [1, 10, 50, 90] {
+        let cut = bytes[..bytes.len() * part / 100].to_vec();
+        let text = KernelImage::parse("cut", cut).unwrap_err().to_string();
+        assert!(text.contains("cut short"), "{part} %: {text}");
+    }
+    let mut damaged = bytes;
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 64].fill(0xff);
+    // LZ4 has no checksum: what it damages depends on the image.
+    if let Err(error) = KernelImage::parse("damaged", damaged) {
+        assert!(error.to_string().starts_with("kernel image damaged: "), "{error}");
+    }
+}
