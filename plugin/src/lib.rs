@@ -5,7 +5,7 @@
 //! - `registry`: who is probed where; the mutex for those who change it, epochs for those who look.
 //! - `engine`: translation, hits, and where the running kernel lies.
 //! - `record`: rings, the writer thread, formats, the summary.
-//! - `install`: arguments to running plugin.
+//! - `install`, `running`: from arguments to a plugin, and from there to the summary.
 
 mod args;
 mod counters;
@@ -16,3 +16,4 @@ mod qemu;
 mod record;
 pub mod registry;
 mod resolve;
+mod running;

@@ -14,8 +14,9 @@ use super::shapes::Events;
 use super::version::{OLDEST, qemu_plugin_version, release};
 use crate::engine::Event;
 use crate::engine::hit::GuestState;
-use crate::install::{Machine, Plugin, install};
+use crate::install::install;
 use crate::registry::{Place, Site};
+use crate::running::{Machine, Plugin};
 
 impl GuestState for VcpuGuest {
     #[inline]
