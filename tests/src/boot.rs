@@ -104,8 +104,8 @@ impl Boot {
         self
     }
 
-    /// Loads the plugin, and tells it the kernel image, a trace file and a summary file unless a [`plugin_arg`](Self::plugin_arg)
-    /// already says `kernel=`, `out=` or `summary=`.
+    /// Loads the plugin, and tells it the kernel image, a trace file and a summary file unless a
+    /// [`plugin_arg`](Self::plugin_arg) already says `kernel=`, `out=` or `summary=`.
     #[must_use]
     pub fn plugin(mut self) -> Self {
         self.plugin.get_or_insert_default();

@@ -29,7 +29,8 @@ impl Qemu {
     /// Every version that the plugin has to work on, oldest first.
     pub const SUPPORTED: [Self; 2] = [Self::V10_0, Self::V11_1];
 
-    /// The supported versions that this run is about: all, or the one that the environment variable `QKPROBE_QEMU` names.
+    /// The supported versions that this run is about: all, or the one that the environment variable `QKPROBE_QEMU`
+    /// names.
     ///
     /// # Panics
     /// The variable names a version that is not there.

@@ -1,8 +1,8 @@
-//! Writes initramfs archives: `cpio` in its `newc` form, as the kernel's `Documentation/driver-api/early-userspace/buffer-format.rst`
-//! describes it.
+//! Writes initramfs archives: `cpio` in its `newc` form, as the kernel's
+//! `Documentation/driver-api/early-userspace/buffer-format.rst` describes it.
 //!
-//! The kernel unpacks several archives one after the other, so a boot's own script is a second small archive behind the one that
-//! everybody shares.
+//! The kernel unpacks several archives one after the other, so a boot's own script is a second small archive behind
+//! the one that everybody shares.
 
 /// What a node is; the values are `st_mode`'s.
 const S_IFDIR: u32 = 0o040_000;

@@ -20,8 +20,9 @@
 //! - [`result`]: what a boot left behind ([`BootResult`]), parsed.
 //! - [`initramfs`]: the archive that the guest starts from.
 //!
-//! The environment: `QKPROBE_PLUGIN` is the plugin to load (else the newest `release/libqkprobe.so` of the workspace), `QKPROBE_QEMU` limits
-//! [`Qemu::selected`] to one version, `QKPROBE_KEEP=1` keeps each boot's folder and prints its name.
+//! The environment: `QKPROBE_PLUGIN` is the plugin to load (else the newest `release/libqkprobe.so` of the workspace),
+//! `QKPROBE_QEMU` limits [`Qemu::selected`] to one version, `QKPROBE_KEEP=1` keeps each boot's folder and prints its
+//! name.
 
 pub mod boot;
 pub mod cache;

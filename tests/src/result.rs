@@ -218,7 +218,8 @@ impl Summary {
     }
 }
 
-/// An address is a number, or as text `0x...`: JSON readers that know only floating point lose a kernel address's last bits.
+/// An address is a number, or as text `0x...`: JSON readers that know only floating point lose a kernel address's last
+/// bits.
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

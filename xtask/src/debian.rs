@@ -1,9 +1,10 @@
-//! Debian packages without installing anything: a private apt that shares with the machine only its mirror, its proxy settings and
-//! the archive's keys.
+//! Debian packages without installing anything: a private apt that shares with the machine only its mirror, its proxy
+//! settings and the archive's keys.
 //!
-//! In order: find the mirror in the machine's own configuration, write a configuration whose every folder is ours and whose list of
-//! installed packages is empty (so that apt resolves a package down to libc), `update` once for all suites, then per thing that is
-//! wanted: choose suites by pins, download, unpack the parts that matter. It works for root and for anybody else.
+//! In order: find the mirror in the machine's own configuration, write a configuration whose every folder is ours and
+//! whose list of installed packages is empty (so that apt resolves a package down to libc), `update` once for all
+//! suites, then per thing that is wanted: choose suites by pins, download, unpack the parts that matter. It works for
+//! root and for anybody else.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,8 +78,7 @@ impl Apt {
         }
         fs::write(root.join("status"), "").map_err(io)?;
         fs::write(root.join("apt.conf"), apt.configuration()).map_err(io)?;
-        let mut failure =
-            "no Debian mirror in this machine's apt sources (`apt-get indextargets` lists them)".to_owned();
+        let mut failure = "no Debian mirror in this machine's apt sources (/etc/apt/sources.list.d)".to_owned();
         for mirror in mirrors()? {
             fs::write(root.join("sources/debian.sources"), sources(&mirror)).map_err(io)?;
             match apt.update(progress) {
@@ -233,7 +233,8 @@ Dir::Log "{root}/log";
 }
 
 impl Choice {
-    /// apt_preferences(5). A negative priority hides a suite, below 1000 never mind: nothing is installed that could be downgraded.
+    /// apt_preferences(5). A negative priority hides a suite, below 1000 never mind: nothing is installed that could
+    /// be downgraded.
     fn preferences(self) -> String {
         let mut text = String::new();
         let mut pin = |packages: &str, suite: &str, priority: i32| {
@@ -305,25 +306,25 @@ pub(crate) fn unpack(deb: &Path, root: &Path, part: Part) -> Result<(), String> 
 fn mirrors() -> Result<Vec<String>, String> {
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let codename = os.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
-    let targets = output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(RELEASE) $(COMPONENT) $(CREATED_BY) $(REPO_URI)",
-    ]))?;
+    // Not `indextargets`: that knows nothing before the machine's own first `update`.
+    let plan = output(Command::new("apt-get").args(["update", "--print-uris"]).env("LC_ALL", "C"))?;
+    Ok(mirrors_in(&plan, codename))
+}
+
+/// The mirrors in lines like `'URI/dists/SUITE/COMPONENT/binary-amd64/Packages.xz' NAME 0`.
+fn mirrors_in(plan: &str, codename: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for line in targets.lines() {
-        let words: Vec<&str> = line.splitn(4, ' ').collect();
-        if let [release, "main", "Packages", uri] = words[..]
-            && [codename, "stable", "oldstable"].contains(&release)
-            && !uri.starts_with("cdrom:")
-            && !found.iter().any(|known| known == uri)
-        {
+    for line in plan.lines() {
+        let Some((uri, index)) = line.strip_prefix('\'').and_then(|line| line.split_once("/dists/")) else { continue };
+        let suites = [codename, "stable", "oldstable"];
+        let wanted = suites.iter().any(|suite| index.starts_with(&format!("{suite}/main/binary-")));
+        if wanted && !uri.starts_with("cdrom:") && !found.iter().any(|known| known == uri) {
             found.push(uri.to_owned());
         }
     }
     // Other vendors use Debian's code names for their suites too.
-    found.sort_by_key(|uri| !uri.trim_end_matches('/').ends_with("/debian"));
-    Ok(found)
+    found.sort_by_key(|uri| !uri.ends_with("/debian"));
+    found
 }
 
 fn sources(mirror: &str) -> String {
@@ -339,4 +340,23 @@ fn debs_in(folder: &Path) -> Result<Vec<PathBuf>, String> {
         .collect();
     debs.sort();
     Ok(debs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mirrors_in;
+
+    #[test]
+    fn mirrors_of_this_release() {
+        let plan = "\
+'https://vendor.example/tools/dists/bookworm/main/binary-amd64/Packages.xz' vendor 0
+'http://mirror.example/debian/dists/bookworm/InRelease' mirror 0
+'http://mirror.example/debian/dists/bookworm/main/binary-amd64/Packages.xz' mirror 0
+'http://mirror.example/debian/dists/bookworm-updates/main/binary-amd64/Packages.xz' mirror 0
+'http://mirror.example/debian-security/dists/bookworm-security/main/binary-all/Packages.xz' mirror 0
+'https://vendor.example/docker/dists/bookworm/stable/binary-amd64/Packages.bz2' vendor 0
+";
+        assert_eq!(mirrors_in(plan, "bookworm"), ["http://mirror.example/debian", "https://vendor.example/tools"]);
+        assert!(mirrors_in(plan, "trixie").is_empty());
+    }
 }

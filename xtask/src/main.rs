@@ -1,6 +1,14 @@
 //! The project's chores: `cargo xtask setup`, `test`, `demo`, `bench`, `ci`.
+//!
+//! - `setup` fills the cache outside of the checkout with QEMU, guest kernels and the init program: [`setup`] decides
+//!   what is to be made, [`recipes`] says how, [`debian`] brings the packages, [`manifest`] remembers what is
+//!   complete.
+//! - `test`, `bench` and `ci` run cargo in the right order: [`chores`].
+//! - `demo` boots a guest with probes: [`demo`].
 
+mod chores;
 mod debian;
+mod demo;
 mod hash;
 mod manifest;
 mod process;
@@ -13,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "The project's chores")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's chores", after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,
@@ -22,12 +30,53 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Chore {
     /// Fetch what a boot needs into the cache: QEMU, guest kernels, the init program
+    ///
+    /// The cache is $XDG_CACHE_HOME/qkprobe (~/.cache/qkprobe). Nothing is installed, except a missing gcc, libc6-dev
+    /// or gdb if you are root. Removing the folder undoes it all.
+    #[command(after_help = SETUP_EXAMPLES)]
     Setup(setup::Options),
+    /// Set up, build the plugin, run all tests
+    #[command(after_help = TEST_EXAMPLES)]
+    Test(chores::TestOptions),
+    /// Set up, build the plugin, and watch a guest boot with probes in it
+    #[command(after_help = "Example:\n  cargo xtask demo")]
+    Demo,
+    /// Set up, build the plugin, run the benchmarks
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench -- --help    the benchmarks' own options"
+    )]
+    Bench(chores::BenchOptions),
+    /// All that a change has to pass: format, clippy, licences, tests
+    #[command(after_help = "Example:\n  cargo xtask ci")]
+    Ci,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask demo                  see what the plugin does
+  cargo xtask test                  everything
+  cargo xtask test --unit           what needs no QEMU
+  cargo xtask COMMAND --help        more";
+
+const SETUP_EXAMPLES: &str = "\
+Examples:
+  cargo xtask setup                 makes what is missing or outdated; under a second if nothing is
+  cargo xtask setup --verify        compares every file with its sha256 first
+  cargo xtask setup --refresh       makes everything anew from the newest packages";
+
+const TEST_EXAMPLES: &str = "\
+Examples:
+  cargo xtask test
+  cargo xtask test --unit --filter decode
+  cargo xtask test --qemu 10.0 --filter openat";
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Setup(options) => setup::run(options).map(drop),
+        Chore::Test(options) => chores::test(&options),
+        Chore::Demo => demo::run(),
+        Chore::Bench(options) => chores::bench(&options),
+        Chore::Ci => chores::ci(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! What is complete in the cache: per item the stamp of the recipe that made it, its version, and each of its files.
 //!
-//! A file is checked by size and time of change, which takes milliseconds for the whole cache; `setup --verify` compares the sha256.
+//! A file is checked by size and time of change, which takes milliseconds for the whole cache; `setup --verify`
+//! compares the sha256.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What the user sees while something takes long: on a terminal one live line below the finished ones, elsewhere plain lines and a sign
-//! of life every 20 seconds.
+//! What the user sees while something takes long: on a terminal one live line below the finished ones, elsewhere plain
+//! lines and a sign of life every 20 seconds.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};

@@ -1,9 +1,10 @@
 //! What the set-up makes: each [`Recipe`] fills one folder of the cache.
 //!
-//! A QEMU is unpacked together with its libraries down to libc and started by its own dynamic loader, so that it runs on any Debian and
-//! beside any other QEMU. Modules and firmware must come from the same build, but Debian's QEMU looks in absolute paths, and gives up
-//! when it meets another build's modules there ("Only modules from the same build can be loaded"). So the wrapper names our folders, and
-//! the module path inside the program is overwritten with one that does not exist.
+//! A QEMU is unpacked together with its libraries down to libc and started by its own dynamic loader, so that it runs
+//! on any Debian and beside any other QEMU. Modules and firmware must come from the same build, but Debian's QEMU
+//! looks in absolute paths, and gives up when it meets another build's modules there ("Only modules from the same
+//! build can be loaded"). So the wrapper names our folders, and the module path inside the program is overwritten with
+//! one that does not exist.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -41,7 +42,14 @@ exec "$root/usr/bin/qemu-ld" --library-path "$root/usr/lib/x86_64-linux-gnu" "$r
 const MODULE_PATH: &str = "/usr/lib/x86_64-linux-gnu/qemu\0";
 
 /// The init program and how it is built.
-const INIT_SOURCE: &str = include_str!("../../guest-images/init/init.c");
+const INIT_SOURCES: [(&str, &str); 6] = [
+    ("qk.h", include_str!("../../guest-images/init/qk.h")),
+    ("init.c", include_str!("../../guest-images/init/init.c")),
+    ("load.c", include_str!("../../guest-images/init/load.c")),
+    ("files.c", include_str!("../../guest-images/init/files.c")),
+    ("machine.c", include_str!("../../guest-images/init/machine.c")),
+    ("workers.c", include_str!("../../guest-images/init/workers.c")),
+];
 const INIT_FLAGS: [&str; 6] = ["-std=gnu11", "-static", "-O2", "-Wall", "-Wextra", "-pthread"];
 
 /// One folder of the cache and how to fill it.
@@ -114,12 +122,12 @@ fn kernel(kernel: GuestKernel) -> Recipe {
 impl Recipe {
     /// Differs when the recipe does.
     pub(crate) fn stamp(&self) -> String {
-        let source = match self.kind {
-            Kind::Init => INIT_SOURCE,
-            Kind::Qemu { .. } => WRAPPER,
-            Kind::Kernel { .. } => "",
+        let text = match self.kind {
+            Kind::Init => format!("{INIT_SOURCES:?} {INIT_FLAGS:?}"),
+            Kind::Qemu { .. } => WRAPPER.to_owned(),
+            Kind::Kernel { .. } => String::new(),
         };
-        crate::hash::hex(format!("{REVISION} {self:?} {INIT_FLAGS:?} {source}").as_bytes())
+        crate::hash::hex(format!("{REVISION} {self:?} {text}").as_bytes())
     }
 
     /// Whether it takes packages from Debian.
@@ -199,10 +207,16 @@ impl Recipe {
     fn make_init(&self, folder: &Path, tools: Tools<'_>) -> Result<String, String> {
         tools.progress.step(&self.folder, "compiling");
         let io = |error: std::io::Error| format!("{}: {error}", folder.display());
-        let source = tools.scratch.join("init.c");
         let program = folder.join("init");
-        fs::write(&source, INIT_SOURCE).map_err(io)?;
-        output(Command::new("gcc").args(INIT_FLAGS).arg(&source).arg("-o").arg(&program)).map_err(|error| {
+        let mut compiler = Command::new("gcc");
+        compiler.current_dir(tools.scratch).args(INIT_FLAGS).arg("-o").arg(&program);
+        for (name, text) in INIT_SOURCES {
+            fs::write(tools.scratch.join(name), text).map_err(io)?;
+            if name.ends_with(".c") {
+                compiler.arg(name);
+            }
+        }
+        output(&mut compiler).map_err(|error| {
             format!("the guests' init program does not build (it needs the packages gcc and libc6-dev): {error}")
         })?;
         // The kernel opens /dev/console for init before anything can be mounted.
@@ -212,7 +226,7 @@ impl Recipe {
             .file("/init", 0o755, &fs::read(&program).map_err(io)?)
             .finish();
         fs::write(folder.join("initramfs.cpio"), archive).map_err(io)?;
-        Ok(crate::hash::hex(INIT_SOURCE.as_bytes())[..12].to_owned())
+        Ok(self.stamp()[..12].to_owned())
     }
 }
 

@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: brings the cache to what the recipes say.
 //!
-//! In order: lock the cache, remove what an interrupted set-up left, compare manifest and files with the recipes, make what is missing
-//! or outdated (two at a time, each in a folder of its own that is renamed when it is complete), note each in the manifest at once.
+//! In order: lock the cache, remove what an interrupted set-up left, compare manifest and files with the recipes, make
+//! what is missing or outdated (two at a time, each in a folder of its own that is renamed when it is complete), note
+//! each in the manifest at once.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};

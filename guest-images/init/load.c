@@ -1,0 +1,177 @@
+/* Commands that make the kernel, or the CPU, do something many times and say how long it took. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "qk.h"
+
+void cmd_getppid(const struct line *line, int at, struct result *result)
+{
+	unsigned long n = number(line->word[at + 1]);
+	uint64_t start = now_ns();
+
+	for (unsigned long i = 0; i < n; i++)
+		syscall(SYS_getppid);
+	done_timed(result, n, start);
+}
+
+void cmd_openclose(const struct line *line, int at, struct result *result)
+{
+	unsigned long n = number(line->word[at + 1]), opened = 0;
+	const char *path = line->word[at + 2];
+	uint64_t start = now_ns();
+
+	for (unsigned long i = 0; i < n; i++) {
+		int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY, 0);
+
+		if (fd >= 0) {
+			close(fd);
+			opened++;
+		}
+	}
+	done(result, "n=%lu ok=%lu err=%lu ns=%.1f", n, opened, n - opened, n ? (double)(now_ns() - start) / n : 0.0);
+}
+
+static void children(unsigned long n, int exec, struct result *result)
+{
+	uint64_t start = now_ns();
+
+	for (unsigned long i = 0; i < n; i++) {
+		int status;
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			if (exec)
+				execl("/init", "init", "noop", (char *)NULL);
+			_exit(exec ? 127 : 0);
+		}
+		if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+			failed_errno(result);
+			return;
+		}
+		if (status) {
+			failed(result, "child ended with status %#x", status);
+			return;
+		}
+	}
+	done_timed(result, n, start);
+}
+
+void cmd_fork(const struct line *line, int at, struct result *result)
+{
+	children(number(line->word[at + 1]), 0, result);
+}
+
+void cmd_exec(const struct line *line, int at, struct result *result)
+{
+	children(number(line->word[at + 1]), 1, result);
+}
+
+void cmd_pipe(const struct line *line, int at, struct result *result)
+{
+	unsigned long n = number(line->word[at + 1]), i;
+	int there[2], back[2];
+	char byte = 0;
+
+	if (pipe(there) || pipe(back)) {
+		failed_errno(result);
+		return;
+	}
+	pid_t pid = fork();
+	if (pid == 0) {
+		close(there[1]);
+		while (read(there[0], &byte, 1) == 1 && write(back[1], &byte, 1) == 1)
+			;
+		_exit(0);
+	}
+	uint64_t start = now_ns();
+	for (i = 0; i < n && write(there[1], &byte, 1) == 1 && read(back[0], &byte, 1) == 1; i++)
+		;
+	if (i == n)
+		done_timed(result, n, start);
+	else
+		failed_errno(result);
+	close(there[1]);
+	waitpid(pid, NULL, 0);
+	close(there[0]);
+	close(back[0]);
+	close(back[1]);
+}
+
+/* Calls user code that lies at exactly this address: nops and a return. */
+void cmd_usercode(const struct line *line, int at, struct result *result)
+{
+	unsigned long address = number(line->word[at + 1]), n = number(line->word[at + 2]);
+	unsigned long page = sysconf(_SC_PAGESIZE), base = address & -page;
+#if defined(__x86_64__) || defined(__i386__)
+	static const uint8_t code[] = { 0x90, 0x90, 0x90, 0x90, 0xc3 };
+#elif defined(__powerpc__)
+	static const uint32_t code[] = { 0x60000000, 0x60000000, 0x4e800020 };
+#elif defined(__sparc__)
+	static const uint32_t code[] = { 0x01000000, 0x81c3e008, 0x01000000 }; /* nop; retl; nop */
+#else
+#error "usercode: what are a nop and a return here?"
+#endif
+	if (mmap((void *)base, 2 * page, PROT_READ | PROT_WRITE | PROT_EXEC,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != (void *)base) {
+		failed_errno(result);
+		return;
+	}
+	memcpy((void *)address, code, sizeof(code));
+	__builtin___clear_cache((char *)address, (char *)address + sizeof(code));
+	void (*function)(void) = (void (*)(void))address;
+#if defined(__powerpc64__) && _CALL_ELF != 2
+	/* A function pointer is the address of a descriptor: code, TOC, environment. */
+	unsigned long descriptor[3] = { address, 0, 0 };
+	function = (void (*)(void))descriptor;
+#endif
+	uint64_t start = now_ns();
+	for (unsigned long i = 0; i < n; i++)
+		function();
+	done_timed(result, n, start);
+	munmap((void *)base, 2 * page);
+}
+
+void cmd_memtouch(const struct line *line, int at, struct result *result)
+{
+	unsigned long words = number(line->word[at + 1]) * (1 << 20) / sizeof(long), n = number(line->word[at + 2]);
+	volatile unsigned long *memory = malloc(words * sizeof(long));
+
+	if (!memory || !words) {
+		failed(result, "ENOMEM");
+		return;
+	}
+	/* Once without the clock: the page faults. */
+	for (unsigned long i = 0; i < words; i++)
+		memory[i] = i;
+	uint64_t start = now_ns();
+	for (unsigned long round = 0; round < n; round++)
+		for (unsigned long i = 0; i < words; i++)
+			memory[i] += round;
+	done_timed(result, n * words, start);
+	free((void *)memory);
+}
+
+void cmd_busy(const struct line *line, int at, struct result *result)
+{
+	uint64_t end = now_ns() + number(line->word[at + 1]) * UINT64_C(1000000);
+	volatile uint32_t state = 1;
+	unsigned long rounds = 0;
+
+	for (; now_ns() < end; rounds++)
+		for (int i = 0; i < 1000; i++)
+			state = state * 1664525 + 1013904223;
+	done(result, "rounds=%lu", rounds);
+}
+
+void cmd_sleep(const struct line *line, int at, struct result *result)
+{
+	usleep(number(line->word[at + 1]) * 1000);
+	done(result, "ms=%s", line->word[at + 1]);
+}
