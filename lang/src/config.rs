@@ -146,6 +146,8 @@ type Value<'a> = Spanned<DeValue<'a>>;
 struct Reader<'a> {
     name: &'a str,
     text: &'a str,
+    /// Where each line starts: a file with very many probes asks for the line of each.
+    line_starts: Vec<usize>,
 }
 
 impl Config {
@@ -154,7 +156,9 @@ impl Config {
     /// # Errors
     /// Bad TOML, an unknown key, a wrong type or value: with line, column and the line itself.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
-        let reader = Reader { name, text };
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
+        let reader = Reader { name, text, line_starts };
         let table = DeTable::parse(text).map_err(|error| {
             // A message of several lines says in the first one what is wrong.
             let message = error.message().lines().collect::<Vec<_>>().join(", ");
@@ -184,6 +188,11 @@ impl Config {
 }
 
 impl Reader<'_> {
+    /// The number of the line that holds a position, from 1.
+    fn line(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= at)
+    }
+
     fn error(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
         let mut at = span.start.min(self.text.len());
         while !self.text.is_char_boundary(at) {
@@ -193,7 +202,7 @@ impl Reader<'_> {
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         ConfigError {
             file: self.name.to_owned(),
-            line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
+            line: self.line(at),
             column: self.text[line_start..at].chars().count() + 1,
             message: message.into(),
             source_line: self.text[line_start..].lines().next().unwrap_or_default().to_owned(),
@@ -266,21 +275,20 @@ impl Reader<'_> {
 
     fn probe(&self, value: &Value<'_>) -> Result<ProbeConfig, ConfigError> {
         let DeValue::Table(table) = value.get_ref() else { return Err(self.wrong_type("probe", value, "a table")) };
-        let place = self.error(value.span(), "");
         let mut probe = ProbeConfig {
             def: String::new(),
             filter: None,
             action: Action::Trace,
             privilege: Privilege::Kernel,
             enabled: true,
-            origin: format!("{}:{}", self.name, place.line),
+            origin: format!("{}:{}", self.name, self.line(value.span().start)),
         };
         let mut has_def = false;
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "def" => {
                     probe.def = self.string("def", value)?.to_owned();
-                    probe.origin = format!("{}:{}", self.name, self.error(value.span(), "").line);
+                    probe.origin = format!("{}:{}", self.name, self.line(value.span().start));
                     has_def = true;
                 }
                 "filter" => probe.filter = Some(self.string("filter", value)?.to_owned()),

@@ -23,7 +23,7 @@ use crate::engine::now;
 
 /// Text is handed to the file in pieces of about this size.
 const BATCH: usize = 64 << 10;
-const SHORTEST_NAP: Duration = Duration::from_micros(200);
+const SHORTEST_NAP: Duration = Duration::from_millis(1);
 /// Bounds how long a record stays in a ring, and so what a kill can lose.
 const LONGEST_NAP: Duration = Duration::from_millis(20);
 /// After a failed write (a full disk) this long passes before the next try.
@@ -210,17 +210,20 @@ impl Worker {
             // Read before draining: what was committed before `closing` was set is drained below.
             let closing = self.shared.closing.load(Ordering::Acquire);
             let count = self.drain(closing);
-            if closing && count == 0 {
-                break;
-            }
-            if count != 0 {
-                nap = SHORTEST_NAP;
+            if closing {
+                if count == 0 {
+                    break;
+                }
                 continue;
             }
-            self.shared.asleep.store(true, Ordering::Relaxed);
-            std::thread::park_timeout(nap);
+            nap = if count == 0 { (nap * 2).min(LONGEST_NAP) } else { SHORTEST_NAP };
+            // Even when there may be more: a writer that looks all the time takes the ring's cache lines away from
+            // the vCPU at every record. A ring that fills up wakes it.
+            self.shared.asleep.store(true, Ordering::SeqCst);
+            if !self.shared.sources.lock().iter().any(|source| source.ring.half_full()) {
+                std::thread::park_timeout(nap);
+            }
             self.shared.asleep.store(false, Ordering::Relaxed);
-            nap = (nap * 2).min(LONGEST_NAP);
         }
         self.close();
     }

@@ -1,0 +1,228 @@
+//! What all measurements share: sizes, files, boots, and the values of a round.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use qkprobe_arch::Arch;
+use qkprobe_symbols::KernelImage;
+use qkprobe_tests::{Boot, BootResult, Cache, GuestKernel, Qemu, Summary};
+use tempfile::TempDir;
+
+use crate::stats::median;
+
+/// The guest of all rows: the smallest kernel.
+pub(crate) const GUEST: GuestKernel = GuestKernel::X86_64Cloud6_1;
+/// `nokaslr`: gdb and the guest's own kprobes get addresses. Without the mitigations a system call is cheap, so that what a probe adds
+/// stands out. The clock is one whose rate is known, not measured at boot as the TSC's is: that error would be in all differences.
+const APPEND: &str = "nokaslr nopti mitigations=off quiet clocksource=hpet";
+const TIMEOUT: Duration = Duration::from_secs(300);
+const EMPTY_PLUGIN: &str = include_str!("../empty-plugin/empty.c");
+
+/// How much of everything. Each loop runs [`repeats`](Self::repeats) times in a boot, after one that does not count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    pub(crate) repeats: usize,
+    pub(crate) getppid: u32,
+    pub(crate) openclose: u32,
+    pub(crate) memtouch_rounds: u32,
+    pub(crate) forks: u32,
+    pub(crate) guest_kprobe_getppid: u32,
+    pub(crate) guest_kprobe_openclose: u32,
+    pub(crate) gdb: u32,
+}
+
+impl Scale {
+    /// For numbers that count. Many short loops rather than few long ones: an interruption spoils one of them, and not the median.
+    pub(crate) const FULL: Self = Self {
+        repeats: 15,
+        getppid: 100_000,
+        openclose: 10_000,
+        memtouch_rounds: 10,
+        forks: 40,
+        guest_kprobe_getppid: 15_000,
+        guest_kprobe_openclose: 5_000,
+        gdb: 500,
+    };
+
+    /// To see whether it works.
+    pub(crate) const QUICK: Self = Self {
+        repeats: 2,
+        getppid: 20_000,
+        openclose: 1_000,
+        memtouch_rounds: 2,
+        forks: 20,
+        guest_kprobe_getppid: 5_000,
+        guest_kprobe_openclose: 1_000,
+        gdb: 200,
+    };
+}
+
+/// What one round measured, by name: `event/getppid` is the time of a call, in nanoseconds, of the configuration `event`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Round {
+    values: BTreeMap<String, f64>,
+    /// What makes the values of a configuration doubtful.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Round {
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
+        self.values.get(name).copied()
+    }
+
+    pub(crate) fn set(&mut self, name: impl Into<String>, value: f64) {
+        self.values.insert(name.into(), value);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// `CONFIGURATION/LOOP`: the median of each loop that the boot ran, in nanoseconds per call.
+    pub(crate) fn set_loops(&mut self, configuration: &str, boot: &BootResult) {
+        for command in ["memtouch", "getppid", "openclose", "fork"] {
+            // The first one warms up.
+            let times: Vec<f64> = boot.qk_all(command).skip(1).map(|line| line.number("ns")).collect();
+            if let Some(time) = median(&times) {
+                self.set(format!("{configuration}/{command}"), time);
+            }
+        }
+    }
+}
+
+/// What stays the same in all rounds.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) qemu: Qemu,
+    pub(crate) scale: Scale,
+    pub(crate) cache: Cache,
+    pub(crate) arch: &'static dyn Arch,
+    pub(crate) image: KernelImage,
+    /// Removed at the end.
+    scratch: TempDir,
+}
+
+impl Bench {
+    /// Finds everything that was set up.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn open(qemu: Qemu, scale: Scale) -> Result<Self, String> {
+        let cache = Cache::open().map_err(|error| error.to_string())?;
+        let path = cache.kernel(GUEST).map_err(|error| error.to_string())?;
+        let image = KernelImage::load(&path).map_err(|error| error.to_string())?;
+        let name = GUEST.arch().name();
+        let arch = qkprobe_arch::by_target(name).ok_or_else(|| format!("no support for {name}"))?;
+        let scratch = scratch().map_err(|error| format!("no temporary folder: {error}"))?;
+        Ok(Self { qemu, scale, cache, arch, image, scratch })
+    }
+
+    /// A file of the bench's own folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// A boot with one vCPU, without a plugin.
+    pub(crate) fn boot(&self) -> Boot {
+        Boot::new(self.qemu, GUEST).append(APPEND).timeout(TIMEOUT)
+    }
+
+    /// The same with qkprobe, whose records go to a file in memory.
+    pub(crate) fn boot_with_plugin(&self) -> Boot {
+        self.boot().plugin().plugin_arg(format!("out={}", self.file("trace").display()))
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// It did not come to its end, or a line of the script failed.
+    pub(crate) fn run(&self, boot: &Boot) -> Result<BootResult, String> {
+        let result = boot.try_run().map_err(|error| error.to_string());
+        // Hundreds of megabytes, if there was a probe.
+        let _ = fs::remove_file(self.file("trace"));
+        check(result?)
+    }
+
+    /// The empty plugin, compiled.
+    ///
+    /// # Errors
+    /// There is no gcc, or it refuses.
+    pub(crate) fn empty_plugin(&self) -> Result<PathBuf, String> {
+        let (source, library) = (self.file("empty.c"), self.file("empty.so"));
+        if library.exists() {
+            return Ok(library);
+        }
+        fs::write(&source, EMPTY_PLUGIN).map_err(|error| error.to_string())?;
+        let api = match self.qemu {
+            Qemu::V7_2 => 1,
+            Qemu::V10_0 => 4,
+            Qemu::V11_1 => 7,
+        };
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", &format!("-DAPI={api}"), "-o"]);
+        let output = gcc.arg(&library).arg(&source).output().map_err(|error| format!("gcc: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("gcc: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        Ok(library)
+    }
+}
+
+/// A folder in memory, if the system has one with room for the records of a boot: a disk would be measured too.
+fn scratch() -> std::io::Result<TempDir> {
+    const ROOM_MB: u64 = 1024;
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("qkprobe-bench-");
+    let df = Command::new("df").args(["-m", "--output=avail", "/dev/shm"]).output();
+    let available = df.ok().and_then(|output| available(&String::from_utf8_lossy(&output.stdout)));
+    if available.is_some_and(|megabytes| megabytes >= ROOM_MB) {
+        return builder.tempdir_in("/dev/shm");
+    }
+    eprintln!("records go to a disk: /dev/shm has less than {ROOM_MB} MB");
+    builder.tempdir()
+}
+
+/// The number below `df`'s heading.
+fn available(df: &str) -> Option<u64> {
+    df.lines().nth(1)?.trim().parse().ok()
+}
+
+/// A boot that did its script.
+///
+/// # Errors
+/// It did not: the end of what it said.
+pub(crate) fn check(boot: BootResult) -> Result<BootResult, String> {
+    let failed = boot.qk.iter().find(|line| !line.ok);
+    if let Some(line) = failed {
+        return Err(format!("line {} of the script failed: {} {}", line.line, line.command, line.text));
+    }
+    if !boot.status.success() || !boot.reached_end() {
+        let words: Vec<&str> = boot.stderr.lines().filter(|line| !line.trim().is_empty()).take(3).collect();
+        return Err(format!("QEMU ended with {}: {}", boot.status, words.join(" / ")));
+    }
+    Ok(boot)
+}
+
+/// The summary that the plugin left.
+///
+/// # Errors
+/// It left none.
+pub(crate) fn summary(boot: &BootResult) -> Result<Summary, String> {
+    let path = boot.folder().join("summary.json");
+    let text = fs::read_to_string(path).map_err(|error| format!("no summary: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("the summary: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_in_memory() {
+        assert_eq!(available("Avail\n24576\n"), Some(24_576));
+        assert_eq!(available(""), None);
+    }
+}

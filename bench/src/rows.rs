@@ -1,0 +1,269 @@
+//! The rows of the table: what each compares, from which configurations, and the design's bound.
+
+use serde::Serialize;
+
+use crate::bench::{Bench, Round};
+use crate::{gdb, guest_kprobe, hits, overhead, registration};
+
+/// One thing to run in each round; several rows may use its values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Configuration {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&Bench, &mut Round) -> Result<(), String>,
+}
+
+/// All of them, in the order of a round: what is compared stands side by side.
+pub(crate) const CONFIGURATIONS: &[Configuration] = &[
+    Configuration { name: "guest", run: overhead::guest },
+    Configuration { name: "loaded", run: overhead::loaded },
+    Configuration { name: "empty", run: overhead::empty },
+    Configuration { name: "armed", run: overhead::armed },
+    Configuration { name: "elsewhere", run: hits::elsewhere },
+    Configuration { name: "count", run: hits::count },
+    Configuration { name: "count-all", run: hits::count_all },
+    Configuration { name: "event", run: hits::event },
+    Configuration { name: "event-3", run: hits::registers },
+    Configuration { name: "event-string", run: hits::string },
+    Configuration { name: "guest-kprobe", run: guest_kprobe::measure },
+    Configuration { name: "gdb", run: gdb::measure },
+    Configuration { name: "register", run: registration::measure },
+];
+
+/// What a row's numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unit {
+    /// One time over another.
+    Ratio,
+    /// How many times as much.
+    Factor,
+    Nanoseconds,
+    Milliseconds,
+}
+
+/// What the design asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    pub(crate) fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => value <= bound,
+            Self::AtLeast(bound) => value >= bound,
+        }
+    }
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    /// What `--only` takes.
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) unit: Unit,
+    pub(crate) bound: Option<Bound>,
+    /// Names of [`CONFIGURATIONS`].
+    pub(crate) needs: &'static [&'static str],
+    value: Value,
+}
+
+/// How a row's value comes from those of a round.
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    /// `with / without`.
+    Ratio(&'static str, &'static str),
+    /// `with - without`.
+    Difference(&'static str, &'static str),
+    /// `(with - without) / hits`; the hits are those of one call.
+    PerHit(Hit),
+    /// As it is.
+    Plain(&'static str),
+    /// How many times a hit of qkprobe this value is.
+    Times(&'static str, Hit),
+    /// The same for a difference: `(with - without) / hit`.
+    TimesDifference(&'static str, &'static str, Hit),
+}
+
+/// A configuration of qkprobe that hits in a loop.
+#[derive(Clone, Copy, Debug)]
+struct Hit {
+    configuration: &'static str,
+    command: &'static str,
+}
+
+impl Hit {
+    const fn new(configuration: &'static str, command: &'static str) -> Self {
+        Self { configuration, command }
+    }
+
+    fn cost(self, round: &Round) -> Option<f64> {
+        let Self { configuration, command } = self;
+        let with = round.get(&format!("{configuration}/{command}"))?;
+        let without = round.get(&format!("elsewhere/{command}"))?;
+        Some((with - without) / round.get(&format!("{configuration}/hits"))?)
+    }
+}
+
+impl Row {
+    /// The row's value in one round. None where something is missing, or where noise left nothing to divide by.
+    pub(crate) fn value(&self, round: &Round) -> Option<f64> {
+        let difference = |with, without| Some(round.get(with)? - round.get(without)?);
+        let times = |cost: f64, hit: Hit| hit.cost(round).filter(|hit| *hit > 0.0).map(|hit| cost / hit);
+        match self.value {
+            Value::Ratio(with, without) => Some(round.get(with)? / round.get(without)?),
+            Value::Difference(with, without) => difference(with, without),
+            Value::PerHit(hit) => hit.cost(round),
+            Value::Plain(name) => round.get(name),
+            Value::Times(name, hit) => times(round.get(name)?, hit),
+            Value::TimesDifference(with, without, hit) => times(difference(with, without)?, hit),
+        }
+    }
+}
+
+const COUNT: Hit = Hit::new("count", "getppid");
+const COUNT_ALL: Hit = Hit::new("count-all", "getppid");
+const EVENT: Hit = Hit::new("event", "getppid");
+const EVENT_3: Hit = Hit::new("event-3", "getppid");
+const EVENT_STRING: Hit = Hit::new("event-string", "openclose");
+
+const fn row(
+    name: &'static str,
+    what: &'static str,
+    unit: Unit,
+    bound: Option<Bound>,
+    needs: &'static [&'static str],
+    value: Value,
+) -> Row {
+    Row { name, what, unit, bound, needs, value }
+}
+
+const fn at_most(bound: f64) -> Option<Bound> {
+    Some(Bound::AtMost(bound))
+}
+
+const fn at_least(bound: f64) -> Option<Bound> {
+    Some(Bound::AtLeast(bound))
+}
+
+/// All rows, as the table shows them.
+#[rustfmt::skip]
+pub(crate) const ROWS: &[Row] = &[
+    row("loaded", "Guest with the plugin loaded and no probe, over a guest without plugin", Unit::Ratio, at_most(1.01),
+        &["guest", "loaded"], Value::Ratio("loaded/work", "guest/work")),
+    row("armed", "Guest with 1,000 armed probes that are not hit, over one with an empty plugin", Unit::Ratio, at_most(1.03),
+        &["empty", "armed"], Value::Ratio("armed/work", "empty/work")),
+    row("empty", "Guest with an empty plugin, over a guest without plugin (what QEMU takes for any plugin)", Unit::Ratio, None,
+        &["guest", "empty"], Value::Ratio("empty/work", "guest/work")),
+    row("empty-call", "One getppid with a probe armed elsewhere, minus one without plugin", Unit::Nanoseconds, None,
+        &["elsewhere", "guest-kprobe"], Value::Difference("elsewhere/getppid", "plain/getppid")),
+    row("count", "A hit that counts", Unit::Nanoseconds, at_most(5.0),
+        &["elsewhere", "count"], Value::PerHit(COUNT)),
+    row("count-all", "A hit that counts, each instruction of a function probed", Unit::Nanoseconds, at_most(5.0),
+        &["elsewhere", "count-all"], Value::PerHit(COUNT_ALL)),
+    row("event", "A hit without arguments", Unit::Nanoseconds, at_most(80.0),
+        &["elsewhere", "event"], Value::PerHit(EVENT)),
+    row("event-3", "A hit with three registers", Unit::Nanoseconds, at_most(200.0),
+        &["elsewhere", "event-3"], Value::PerHit(EVENT_3)),
+    row("event-string", "A hit with a user string", Unit::Nanoseconds, at_most(800.0),
+        &["elsewhere", "event-string"], Value::PerHit(EVENT_STRING)),
+    row("guest-ftrace", "The guest's own kprobe event, at a function's entry (ftrace), without arguments", Unit::Nanoseconds, None,
+        &["guest-kprobe"], Value::Plain("guest-kprobe/ftrace")),
+    row("guest-ftrace-3", "... with three registers", Unit::Nanoseconds, None,
+        &["guest-kprobe"], Value::Plain("guest-kprobe/ftrace_3")),
+    row("guest-ftrace-string", "... with a user string", Unit::Nanoseconds, None,
+        &["guest-kprobe"], Value::Plain("guest-kprobe/ftrace_string")),
+    row("guest-int3", "The guest's own kprobe event, inside a function (int3), without arguments", Unit::Nanoseconds, None,
+        &["guest-kprobe"], Value::Plain("guest-kprobe/int3")),
+    row("guest-int3-3", "... with three registers", Unit::Nanoseconds, None,
+        &["guest-kprobe"], Value::Plain("guest-kprobe/int3_3")),
+    row("guest-int3-string", "... with a user string", Unit::Nanoseconds, None,
+        &["guest-kprobe"], Value::Plain("guest-kprobe/int3_string")),
+    row("factor-ftrace", "The guest's kprobe event (ftrace) over qkprobe's, without arguments", Unit::Factor, at_least(10.0),
+        &["guest-kprobe", "elsewhere", "event"], Value::Times("guest-kprobe/ftrace", EVENT)),
+    row("factor-ftrace-3", "... with three registers", Unit::Factor, at_least(10.0),
+        &["guest-kprobe", "elsewhere", "event-3"], Value::Times("guest-kprobe/ftrace_3", EVENT_3)),
+    row("factor-ftrace-string", "... with a user string", Unit::Factor, at_least(10.0),
+        &["guest-kprobe", "elsewhere", "event-string"], Value::Times("guest-kprobe/ftrace_string", EVENT_STRING)),
+    row("factor-int3", "The guest's kprobe event (int3) over qkprobe's, without arguments", Unit::Factor, at_least(10.0),
+        &["guest-kprobe", "elsewhere", "event"], Value::Times("guest-kprobe/int3", EVENT)),
+    row("factor-int3-3", "... with three registers", Unit::Factor, at_least(10.0),
+        &["guest-kprobe", "elsewhere", "event-3"], Value::Times("guest-kprobe/int3_3", EVENT_3)),
+    row("factor-int3-string", "... with a user string", Unit::Factor, at_least(10.0),
+        &["guest-kprobe", "elsewhere", "event-string"], Value::Times("guest-kprobe/int3_string", EVENT_STRING)),
+    row("gdb", "gdb's hardware breakpoint that continues", Unit::Nanoseconds, None,
+        &["guest-kprobe", "gdb"], Value::Difference("gdb/getppid", "plain/getppid")),
+    row("factor-gdb", "gdb's hardware breakpoint over a hit without arguments", Unit::Factor, at_least(200.0),
+        &["guest-kprobe", "gdb", "elsewhere", "event"], Value::TimesDifference("gdb/getppid", "plain/getppid", EVENT)),
+    row("register", "Start with 100,000 probes, minus start with one", Unit::Milliseconds, at_most(1000.0),
+        &["register"], Value::Difference("register/100000", "register/1")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(values: &[(&str, f64)]) -> Round {
+        let mut round = Round::default();
+        for (name, value) in values {
+            round.set(*name, *value);
+        }
+        round
+    }
+
+    fn value(name: &str, round: &Round) -> Option<f64> {
+        ROWS.iter().find(|row| row.name == name).and_then(|row| row.value(round))
+    }
+
+    #[test]
+    fn names_are_unique_and_needs_exist() {
+        for (index, row) in ROWS.iter().enumerate() {
+            assert!(ROWS[..index].iter().all(|other| other.name != row.name), "{}", row.name);
+            for need in row.needs {
+                assert!(CONFIGURATIONS.iter().any(|configuration| configuration.name == *need), "{need}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_a_round() {
+        let round = round(&[
+            ("elsewhere/getppid", 500.0),
+            ("event/getppid", 580.0),
+            ("event/hits", 1.0),
+            ("count-all/getppid", 530.0),
+            ("count-all/hits", 10.0),
+            ("count/getppid", 499.0),
+            ("count/hits", 1.0),
+            ("guest-kprobe/ftrace", 2400.0),
+            ("plain/getppid", 400.0),
+            ("gdb/getppid", 80_400.0),
+        ]);
+        assert_eq!(value("event", &round), Some(80.0));
+        assert_eq!(value("count-all", &round), Some(3.0));
+        // Noise may leave less than nothing for a hit: the table shows it.
+        assert_eq!(value("count", &round), Some(-1.0));
+        assert_eq!(value("factor-ftrace", &round), Some(30.0));
+        assert_eq!(value("factor-gdb", &round), Some(1000.0));
+        assert_eq!(value("empty-call", &round), Some(100.0));
+        assert_eq!(value("event-3", &round), None);
+    }
+
+    #[test]
+    fn no_factor_over_less_than_nothing() {
+        let values =
+            [("elsewhere/getppid", 500.0), ("event/getppid", 499.0), ("event/hits", 1.0), ("guest-kprobe/int3", 1.0)];
+        assert_eq!(value("factor-int3", &round(&values)), None);
+    }
+
+    #[test]
+    fn bounds() {
+        assert!(Bound::AtMost(5.0).holds(5.0));
+        assert!(!Bound::AtMost(5.0).holds(5.1));
+        assert!(Bound::AtLeast(10.0).holds(10.0));
+        assert!(!Bound::AtLeast(10.0).holds(9.9));
+    }
+}
