@@ -309,7 +309,7 @@ impl Reader<'_> {
         }
         if !has_def {
             let help = "def = \"p:NAME PLACE ARG...\", a line of kprobe_events".to_owned();
-            return Err(ConfigError { help: Some(help), message: "this probe has no 'def'".to_owned(), ..place });
+            return Err(ConfigError { help: Some(help), ..self.error(value.span(), "this probe has no 'def'") });
         }
         Ok(probe)
     }
