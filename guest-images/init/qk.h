@@ -57,13 +57,14 @@ int write_text(const char *path, int flags, const char *text);
 __attribute__((noreturn)) void power_off(void);
 
 /* load.c */
-command cmd_getppid, cmd_openclose, cmd_fork, cmd_exec, cmd_pipe, cmd_usercode, cmd_memtouch, cmd_busy, cmd_sleep;
+command cmd_getppid, cmd_openclose, cmd_fork, cmd_exec, cmd_pipe, cmd_usercode, cmd_call, cmd_memtouch, cmd_busy,
+	cmd_sleep;
 /* files.c */
 command cmd_write, cmd_write_trunc, cmd_append, cmd_write_loop, cmd_cat, cmd_kallsyms, cmd_readtext;
 command cmd_openhex, cmd_openmany, cmd_openptr, cmd_until;
 /* machine.c */
 command cmd_say, cmd_uname, cmd_sethost, cmd_panic, cmd_poweroff;
 /* workers.c */
-command cmd_threads, cmd_procs, cmd_background, cmd_wait, cmd_expect_fail;
+command cmd_on, cmd_threads, cmd_procs, cmd_background, cmd_wait, cmd_expect_fail;
 
 #endif

@@ -93,6 +93,17 @@ static void workers(const struct line *line, int at, int threads, struct result 
 	munmap(go, sizeof(*go));
 }
 
+/* on CPU CMD...: here, on this CPU only */
+void cmd_on(const struct line *line, int at, struct result *result)
+{
+	cpu_set_t before;
+
+	sched_getaffinity(0, sizeof(before), &before);
+	pin(number(line->word[at + 1]));
+	run(line, at + 2, result);
+	sched_setaffinity(0, sizeof(before), &before);
+}
+
 void cmd_threads(const struct line *line, int at, struct result *result)
 {
 	workers(line, at, 1, result);
