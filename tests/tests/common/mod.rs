@@ -1,0 +1,121 @@
+//! What several boot tests share: the image's own view of a kernel, and what the summary says beyond counts.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use qkprobe_arch::{Flow, GuestAddr, Insn};
+use qkprobe_symbols::{KernelImage, Lookup};
+use qkprobe_tests::{BootResult, Cache, GuestKernel};
+use serde_json::Value;
+
+/// The image that the guest boots, read on the host.
+pub(crate) fn image(kernel: GuestKernel) -> KernelImage {
+    KernelImage::load(&Cache::open().unwrap().kernel(kernel).unwrap()).unwrap()
+}
+
+/// Where the image links a symbol that it has once, and the symbol's size.
+#[track_caller]
+pub(crate) fn symbol(image: &KernelImage, name: &str) -> (u64, u64) {
+    match image.symbols.lookup(None, name) {
+        Lookup::One(symbol) => (symbol.addr.0, symbol.size),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// The instructions of a function with their offsets, from behind ENDBR to the padding behind the last return or jump.
+#[track_caller]
+pub(crate) fn instructions(image: &KernelImage, name: &str) -> Vec<(u64, Insn)> {
+    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let (start, size) = symbol(image, name);
+    let text = image.bytes(GuestAddr(start), usize::try_from(size).unwrap()).unwrap();
+    let mut offset = usize::try_from(arch.entry_skip(text)).unwrap();
+    let mut found = Vec::new();
+    // Padding is nops (0x90, and the longer forms that begin with these bytes) or breakpoints.
+    while offset < text.len() && !is_padding(&text[offset..]) {
+        let insn = arch.decode(GuestAddr(start + offset as u64), &text[offset..]).unwrap();
+        found.push((offset as u64, insn));
+        offset += usize::from(insn.len);
+    }
+    found
+}
+
+/// Only what fills up to the end: nops of any length, breakpoints.
+fn is_padding(mut text: &[u8]) -> bool {
+    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    while !text.is_empty() {
+        let nop = text.iter().position(|byte| !matches!(byte, 0x66 | 0x2e)).unwrap_or(text.len());
+        if !(text[nop..].starts_with(&[0x0f, 0x1f]) || matches!(text.get(nop), Some(0x90 | 0xcc))) {
+            return false;
+        }
+        let Ok(insn) = arch.decode(GuestAddr(0), text) else { return false };
+        text = &text[usize::from(insn.len)..];
+    }
+    true
+}
+
+/// Whether execution goes on behind the instruction, always.
+pub(crate) fn falls_through(flow: Flow) -> bool {
+    matches!(flow, Flow::Next | Flow::Call { .. })
+}
+
+/// A number of the summary as the plugin wrote it: `field` of the probe `name`.
+#[track_caller]
+pub(crate) fn field(boot: &BootResult, name: &str, field: &str) -> u64 {
+    let summary = json(boot);
+    let probe = summary["probes"].as_array().unwrap().iter().find(|probe| probe["name"] == name);
+    probe.unwrap_or_else(|| panic!("no {name} in {summary}"))[field].as_u64().unwrap()
+}
+
+/// The whole summary.
+#[track_caller]
+pub(crate) fn json(boot: &BootResult) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(boot.folder().join("summary.json")).unwrap()).unwrap()
+}
+
+/// Asserts each probe's hits, all of them in one message.
+#[track_caller]
+pub(crate) fn assert_hits(boot: &BootResult, what: &str, expected: &[(&str, u64)]) {
+    let summary = boot.summary();
+    let found: Vec<_> = expected.iter().map(|(name, _)| (*name, summary.probe(name).hits)).collect();
+    assert_eq!(found, expected, "{what}\n{}", boot.stderr);
+}
+
+/// One line of the trace in ftrace's form, taken apart as strictly as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TraceLine<'a> {
+    /// The vCPU.
+    pub(crate) cpu: u32,
+    /// Microseconds since the machine was made.
+    pub(crate) time: u64,
+    /// The event's name.
+    pub(crate) event: &'a str,
+    /// What stands in the brackets: `symbol+0xoffset/0xsize`.
+    pub(crate) place: &'a str,
+    /// ` name=value ...`, with its first blank.
+    pub(crate) args: &'a str,
+}
+
+/// The records of a trace; every other line must be a comment.
+#[track_caller]
+pub(crate) fn trace_lines(trace: &str) -> Vec<TraceLine<'_>> {
+    let lines = trace.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| trace_line(line).unwrap_or_else(|| panic!("no trace line: {line:?}"))).collect()
+}
+
+/// `%16s-%-7d [%03d] FLAGS %12s: EVENT: (PLACE) NAME=VALUE...`, with `<...>-0` for the task and dots for the flags.
+pub(crate) fn trace_line(line: &str) -> Option<TraceLine<'_>> {
+    let rest = line.strip_prefix("           <...>-0       [")?;
+    let (cpu, rest) = rest.split_once("] ..... ")?;
+    let (time, rest) = rest.split_at_checked(12)?;
+    let (seconds, micros) = time.trim_start_matches(' ').split_once('.')?;
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if cpu.len() != 3 || micros.len() != 6 || !digits(cpu) || !digits(micros) || !digits(seconds) || seconds.is_empty()
+    {
+        return None;
+    }
+    let (event, rest) = rest.strip_prefix(": ")?.split_once(": (")?;
+    let (place, args) = rest.split_once(')')?;
+    if !(args.is_empty() || args.starts_with(' ')) || event.contains(' ') {
+        return None;
+    }
+    let time = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
+    Some(TraceLine { cpu: cpu.parse().ok()?, time, event, place, args })
+}
