@@ -81,6 +81,9 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// Does code at this address run with kernel privilege, as far as the address tells?
     fn privilege(&self, addr: GuestAddr) -> Privilege;
 
+    /// Whether an access for the user may reach this address. False for the kernel's half where the halves do not overlap.
+    fn is_user_address(&self, addr: GuestAddr) -> bool;
+
     /// Where the kernel image may lie after its own relocation: code in there that is not of the expected image means
     /// that another kernel runs. x86_64: the 1 GiB in which the base is randomised; modules lie above it.
     fn image_region(&self) -> std::ops::RangeInclusive<u64>;

@@ -78,6 +78,8 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
     let mut registrations = Vec::with_capacity(probes.len());
     let mut listed = Vec::with_capacity(probes.len());
     let mut longest = 0;
+    // One counter an address: see `translate::plant_site`.
+    let mut inline_by_place = HashMap::new();
     for probe in probes {
         let place = probe.place(&target);
         let output = writer.add_output(Arc::new(probe.output(&target)));
@@ -91,7 +93,8 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
             inline: None,
         };
         if event.counts_only() && probe.config.enabled && event.privilege != Privilege::User {
-            event.inline = Some(inline_counters.allocate());
+            event.inline =
+                place.map(|place| *inline_by_place.entry(place).or_insert_with(|| inline_counters.allocate()));
         }
         listed.push(Listed { output, inline: event.inline });
         if let Some(place) = place {

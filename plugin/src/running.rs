@@ -112,6 +112,12 @@ impl Plugin {
         self.writer.add_source(index, Arc::clone(&ring));
         let engine = Vcpu { index, ring, reader: self.registry.reader(), counters: self.counters.add_vcpu() };
         self.vcpus.set(index, make(engine));
+        if self.vcpus.share_a_thread() && !self.writer.forget_cpus() {
+            eprintln!(
+                "qkprobe: one thread runs several vCPUs, and QEMU does not tell which of them hits: records show no CPU, and a \
+                 filter on one never passes. -accel tcg,thread=multi tells them apart."
+            );
+        }
     }
 
     /// Tells when a definition reads a register that this QEMU does not show.
@@ -130,6 +136,7 @@ impl Plugin {
     pub(crate) fn hit_env(&self) -> HitEnv<'_> {
         HitEnv {
             arch: self.arch,
+            cpus_known: !self.vcpus.share_a_thread(),
             slide: self.locator.as_ref().and_then(|locator| locator.slide()),
             writer: &self.writer,
             backpressure: self.backpressure,

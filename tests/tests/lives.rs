@@ -286,7 +286,8 @@ fn a_hundred_thousand_probes() {
 fn a_hundred_thousand_probes_in_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let configs = many_configs(folder.path(), 100_000, 100_000);
-    let boot = Boot::new(Qemu::V11_1, KERNEL).extra_args(["-S"]).plugin_arg(&configs[0]);
+    let boot =
+        Boot::new(Qemu::V11_1, KERNEL).extra_args(["-S"]).timeout(Duration::from_secs(60)).plugin_arg(&configs[0]);
     let running = with_monitor(boot).spawn().unwrap();
     monitor(&running, "quit");
     let result = running.finish().unwrap();

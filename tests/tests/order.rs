@@ -96,9 +96,10 @@ fn what_is_dropped_is_counted() {
     }
 }
 
-/// The number of the vCPU is right also where one host thread runs all of them.
+/// Where one host thread runs all vCPUs, QEMU does not tell which of them hits: then no number is shown, rather than a
+/// wrong one, and all hits are there all the same.
 #[test]
-fn vcpus_have_their_numbers_with_one_thread() {
+fn no_cpu_is_shown_with_one_thread() {
     for qemu in Qemu::selected() {
         let boot = Boot::new(qemu, KERNEL)
             .smp(2)
@@ -109,11 +110,10 @@ fn vcpus_have_their_numbers_with_one_thread() {
             .plugin_arg("probe=p:cpu1 __x64_sys_getppid")
             .plugin_arg("filter=CPU == 1")
             .run_ok();
-        assert_hits(&boot, qemu.version(), &[("getppid", 10_200), ("cpu1", 5100)]);
-        let lines = trace_lines(&boot.trace);
-        let on_cpu1 = lines.iter().filter(|line| line.event == "getppid" && line.cpu == 1).count();
-        assert_eq!(on_cpu1, 5100, "{qemu}");
-        assert!(lines.is_sorted_by_key(|line| line.time), "{qemu}");
+        assert_hits(&boot, qemu.version(), &[("getppid", 10_200), ("cpu1", 0)]);
+        let lines = boot.trace.lines().filter(|line| line.starts_with("           <...>-0       [---] ..... "));
+        assert_eq!(lines.count(), 10_200, "{qemu}");
+        assert!(boot.stderr.contains("QEMU does not tell which of them hits"), "{qemu}: {}", boot.stderr);
     }
 }
 

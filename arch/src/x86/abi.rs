@@ -92,6 +92,10 @@ impl Arch for X86_64 {
         if addr.0 >> 63 == 1 && addr.0 & !0xfff != VSYSCALL_PAGE { Privilege::Kernel } else { Privilege::AskRegisters }
     }
 
+    fn is_user_address(&self, addr: GuestAddr) -> bool {
+        addr.0 >> 63 == 0
+    }
+
     fn image_region(&self) -> std::ops::RangeInclusive<u64> {
         // Linux Documentation/arch/x86/x86_64/mm.rst: "kernel text mapping, mapped to physical address 0"; modules and
         // JITed BPF follow at ffffffffc0000000 (with KASLR).

@@ -11,7 +11,7 @@ use qkprobe_symbols::KernelImage;
 use super::hit::{GuestState, HitEnv, hit};
 use super::translate::{Block, Findings, TextChange, translate};
 use super::vcpu::Vcpu;
-use super::{Event, locate::Locator, locate::Verdict, now};
+use super::{Event, Serving, locate::Locator, locate::Verdict, now};
 use crate::counters::{Counters, Totals};
 use crate::qemu::host_memory::HostAddr;
 use crate::record::format::Preamble;
@@ -182,6 +182,7 @@ impl Bench {
     pub(crate) fn env(&self) -> HitEnv<'_> {
         HitEnv {
             arch: arch(),
+            cpus_known: true,
             slide: Some(0),
             writer: &self.writer,
             backpressure: self.backpressure,
@@ -190,9 +191,9 @@ impl Bench {
     }
 
     /// Executes the instruction at a linked address once.
-    pub(crate) fn execute(&self, vcpu: &Vcpu, addr: u64, state: &FakeState, ask_privilege: bool) {
+    pub(crate) fn execute(&self, vcpu: &Vcpu, addr: u64, state: &FakeState, serving: Serving) {
         let site = self.site(vcpu, addr).expect("armed");
-        hit(&self.env(), vcpu, &site, state, ask_privilege);
+        hit(&self.env(), vcpu, &site, state, serving);
     }
 
     pub(crate) fn site(&self, vcpu: &Vcpu, addr: u64) -> Option<Arc<Site<Event>>> {
@@ -237,8 +238,10 @@ pub(crate) struct FakeBlock {
     pub(crate) vaddr: u64,
     pub(crate) host: Option<usize>,
     pub(crate) insns: Vec<Vec<u8>>,
-    /// (index, linked address, asks for privilege)
-    pub(crate) callbacks: Vec<(usize, u64, bool)>,
+    /// (index, linked address, how it is served)
+    pub(crate) callbacks: Vec<(usize, u64, Serving)>,
+    /// QEMU's inline counters are not to be trusted.
+    pub(crate) no_counters: bool,
     pub(crate) counts: Vec<usize>,
 }
 
@@ -267,11 +270,15 @@ impl Block for FakeBlock {
         len
     }
 
-    fn plant_callback(&mut self, index: usize, site: &Site<Event>, ask_privilege: bool) {
-        self.callbacks.push((index, site.place().addr().0, ask_privilege));
+    fn plant_callback(&mut self, index: usize, site: &Site<Event>, serving: Serving) {
+        self.callbacks.push((index, site.place().addr().0, serving));
     }
 
-    fn plant_count(&mut self, index: usize, _event: &Event) {
+    fn can_count(&self) -> bool {
+        !self.no_counters
+    }
+
+    fn plant_count(&mut self, index: usize, _counter: crate::qemu::inline_count::InlineCounter) {
         self.counts.push(index);
     }
 }

@@ -9,7 +9,7 @@ use qkprobe_arch::{Arch, GuestAddr, RegisterId, RegisterSource};
 use qkprobe_lang::{Action, Backpressure, Common, HitContext, Privilege, Space, SymbolNames};
 
 use super::vcpu::Vcpu;
-use super::{Event, now};
+use super::{Event, Serving, now};
 use crate::record::WriterHandle;
 use crate::registry::Site;
 
@@ -24,6 +24,8 @@ pub(crate) trait GuestState {
 /// What all hits share.
 pub(crate) struct HitEnv<'a> {
     pub(crate) arch: &'static dyn Arch,
+    /// Whether a vCPU's index tells who hits (see `Vcpus`).
+    pub(crate) cpus_known: bool,
     /// Runtime minus linked address, once known.
     pub(crate) slide: Option<u64>,
     pub(crate) writer: &'a WriterHandle,
@@ -50,9 +52,10 @@ impl<G: GuestState> HitContext for Context<'_, G> {
     }
 
     #[inline]
-    fn read(&mut self, _space: Space, addr: GuestAddr, out: &mut [u8]) -> bool {
-        // One translation serves both spaces on x86 and powerpc.
-        self.guest.read(addr, out)
+    fn read(&mut self, space: Space, addr: GuestAddr, out: &mut [u8]) -> bool {
+        // One translation serves both spaces. As in the kernel, a user access must not reach the kernel's half, while a
+        // kernel access to a user address is served.
+        (space == Space::Kernel || self.arch.is_user_address(addr)) && self.guest.read(addr, out)
     }
 
     fn slide(&mut self, addr: GuestAddr) -> Option<GuestAddr> {
@@ -60,12 +63,12 @@ impl<G: GuestState> HitContext for Context<'_, G> {
     }
 }
 
-/// One execution of the site's instruction. `ask_privilege` where its address does not tell the privilege.
+/// One execution of the site's instruction.
 #[inline]
-pub(crate) fn hit<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, site: &Site<Event>, guest: &G, ask_privilege: bool) {
+pub(crate) fn hit<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, site: &Site<Event>, guest: &G, serving: Serving) {
     vcpu.ring.begin_hit();
     let guard = vcpu.reader.pin();
-    let privileged = !ask_privilege || {
+    let privileged = serving != Serving::AskPrivilege || {
         let value = guest.register(env.arch.privilege_register());
         value.is_none_or(|value| env.arch.is_privileged(value))
     };
@@ -77,8 +80,8 @@ pub(crate) fn hit<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, site: &Site<Even
             Privilege::User => !privileged,
             Privilege::Any => true,
         };
-        // An inline counter counts by itself, unless the privilege had to be asked for.
-        if wanted && (event.inline.is_none() || ask_privilege) && probe.enabled() {
+        let counts_itself = event.inline.is_some() && serving == Serving::Plain;
+        if wanted && !counts_itself && probe.enabled() {
             run(env, vcpu, site, event, guest);
         }
     }
@@ -117,7 +120,9 @@ fn run<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, site: &Site<Event>, event: 
     let data = reservation.data();
     let len = program.run(&mut context, data);
     if let Some(filter) = &event.filter {
-        let common = Common { ip: addr.0, cpu: vcpu.index };
+        // No guest has that many CPUs: comparisons with a real number fail.
+        let cpu = if env.cpus_known { vcpu.index } else { u32::MAX };
+        let common = Common { ip: addr.0, cpu };
         let record = data.get(..len).unwrap_or_default();
         if !filter.matches(record, &common, env.names) {
             cell.filtered();

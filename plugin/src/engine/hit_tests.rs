@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use qkprobe_lang::{Action, Backpressure, Privilege};
 
+use super::Serving;
 use super::fake::{Bench, FakeBlock, FakeState, allocations};
 use super::translate::TextChange;
 use crate::counters::Totals;
@@ -38,7 +39,7 @@ fn a_hit_allocates_nothing_and_takes_no_lock() {
     let (_, filtered) = bench.probe_filtered("p:some do_one s=+0(%si):string", Some("s == \"other\""), |_| {});
     let (_, counted) = bench.probe("p:count do_one", |event| event.action = Action::Count);
     let vcpu = bench.vcpu(0, 1 << 22);
-    bench.execute(&vcpu, DO_ONE, &KERNEL, false);
+    bench.execute(&vcpu, DO_ONE, &KERNEL, Serving::Plain);
     let registering = AtomicBool::new(true);
     let before = std::thread::scope(|scope| {
         let (inside_sender, inside) = std::sync::mpsc::channel();
@@ -72,7 +73,7 @@ fn a_hit_allocates_nothing_and_takes_no_lock() {
         bench.writer.while_locked(|| {
             let start = allocations();
             for _ in 0..10_000 {
-                super::hit::hit(&env, &vcpu, &site, &KERNEL, true);
+                super::hit::hit(&env, &vcpu, &site, &KERNEL, Serving::AskPrivilege);
             }
             allocated = allocations() - start;
         });
@@ -96,7 +97,7 @@ fn the_newest_probe_of_an_address_comes_first() {
         bench.probe(&format!("p:{name} do_one"), |_| {});
     }
     let vcpu = bench.vcpu(3, 1 << 16);
-    bench.execute(&vcpu, DO_ONE, &KERNEL, false);
+    bench.execute(&vcpu, DO_ONE, &KERNEL, Serving::Plain);
     let lines = bench.finish();
     let shown: Vec<_> = lines.iter().map(|line| split(line)).map(|(head, _, event)| (head, event)).collect();
     let head = "           <...>-0       [003] ..... ";
@@ -112,11 +113,11 @@ fn privilege_decides_where_the_address_does_not() {
     let user = output("u", Privilege::User);
     let any = output("x", Privilege::Any);
     let vcpu = bench.vcpu(0, 1 << 16);
-    bench.execute(&vcpu, DO_ONE, &KERNEL, true);
-    bench.execute(&vcpu, DO_ONE, &USER, true);
-    bench.execute(&vcpu, DO_ONE, &USER, true);
+    bench.execute(&vcpu, DO_ONE, &KERNEL, Serving::AskPrivilege);
+    bench.execute(&vcpu, DO_ONE, &USER, Serving::AskPrivilege);
+    bench.execute(&vcpu, DO_ONE, &USER, Serving::AskPrivilege);
     // In the kernel's half nothing is asked.
-    bench.execute(&vcpu, DO_ONE, &USER, false);
+    bench.execute(&vcpu, DO_ONE, &USER, Serving::Plain);
     let hits = [kernel, user, any].map(|output| bench.totals(output).hits);
     assert_eq!(hits, [2, 2, 4]);
     bench.finish();
@@ -131,7 +132,7 @@ fn drop_counts_what_it_drops_and_lossless_waits() {
     bench.writer.while_locked(|| {
         let site = bench.site(&vcpu, DO_ONE).expect("armed");
         for _ in 0..1000 {
-            super::hit::hit(&bench.env(), &vcpu, &site, &KERNEL, false);
+            super::hit::hit(&bench.env(), &vcpu, &site, &KERNEL, Serving::Plain);
         }
     });
     let totals = bench.totals(output);
@@ -139,7 +140,7 @@ fn drop_counts_what_it_drops_and_lossless_waits() {
     assert!(totals.dropped > 500, "a ring of 4096 bytes holds far fewer: {}", totals.dropped);
     bench.backpressure = Backpressure::Lossless;
     for _ in 0..5000 {
-        bench.execute(&vcpu, DO_ONE, &KERNEL, false);
+        bench.execute(&vcpu, DO_ONE, &KERNEL, Serving::Plain);
     }
     let dropped = bench.totals(output).dropped;
     assert_eq!(dropped, totals.dropped, "lossless drops nothing");
@@ -158,7 +159,7 @@ fn two_vcpus_come_out_in_the_order_of_time() {
                 let vcpu = bench.vcpu(index, 1 << 16);
                 let site = bench.site(&vcpu, DO_ONE).expect("armed");
                 for _ in 0..HITS {
-                    super::hit::hit(&bench.env(), &vcpu, &site, &KERNEL, false);
+                    super::hit::hit(&bench.env(), &vcpu, &site, &KERNEL, Serving::Plain);
                 }
             });
         }
@@ -181,18 +182,18 @@ fn translation_plants_exactly_the_sites_of_the_block() {
     bench.probe("p do_two", |_| {});
     let vcpu = bench.vcpu(0, 4096);
     let (planted, found) = bench.translate(&vcpu, block(DO_ONE, &[3, 2, 5]));
-    assert_eq!(planted.callbacks, [(0, DO_ONE, false), (1, DO_ONE + 3, false)]);
+    assert_eq!(planted.callbacks, [(0, DO_ONE, Serving::Plain), (1, DO_ONE + 3, Serving::Plain)]);
     assert_eq!(found.changes, []);
     // A block that begins later, and one that ends before the next site.
     let (planted, _) = bench.translate(&vcpu, block(DO_ONE + 3, &[2]));
-    assert_eq!(planted.callbacks, [(0, DO_ONE + 3, false)]);
+    assert_eq!(planted.callbacks, [(0, DO_ONE + 3, Serving::Plain)]);
     let (planted, _) = bench.translate(&vcpu, block(DO_ONE + 5, &[2, 9]));
     assert_eq!(planted.callbacks, []);
     let (planted, _) = bench.translate(&vcpu, FakeBlock::default());
     assert_eq!(planted.callbacks, []);
     // Text that was patched over a site.
     let (planted, found) = bench.translate(&vcpu, block(DO_ONE, &[5, 5]));
-    assert_eq!(planted.callbacks, [(0, DO_ONE, false)]);
+    assert_eq!(planted.callbacks, [(0, DO_ONE, Serving::Plain)]);
     assert_eq!(found.changes, [(DO_ONE + 3, TextChange::NoBoundary)]);
     bench.finish();
 }
@@ -203,6 +204,45 @@ fn a_place_by_number_asks_for_privilege_in_the_user_half() {
     bench.probe("p:low 0x401000", |_| {});
     let vcpu = bench.vcpu(0, 4096);
     let (planted, _) = bench.translate(&vcpu, block(0x40_1000, &[1, 1]));
-    assert_eq!(planted.callbacks, [(0, 0x40_1000, true)]);
+    assert_eq!(planted.callbacks, [(0, 0x40_1000, Serving::AskPrivilege)]);
     bench.finish();
+}
+
+#[test]
+fn inline_counters_are_planted_once_and_only_where_they_can_be_trusted() {
+    let mut bench = Bench::new(MAP);
+    let counter = crate::qemu::inline_count::InlineCounter::for_tests();
+    let count = |event: &mut super::Event| {
+        event.action = Action::Count;
+        event.inline = Some(counter);
+    };
+    let (_, first) = bench.probe("p:a do_one", count);
+    bench.probe("p:b do_one", count);
+    let vcpu = bench.vcpu(0, 4096);
+    let (planted, _) = bench.translate(&vcpu, block(DO_ONE, &[3, 2]));
+    assert_eq!((planted.counts, planted.callbacks), (vec![0], vec![]));
+    // Beside a probe that records, both are needed; the callback leaves the counting to the counter.
+    bench.probe("p:c do_one", |_| {});
+    let (planted, _) = bench.translate(&vcpu, block(DO_ONE, &[3, 2]));
+    assert_eq!((planted.counts, planted.callbacks), (vec![0], vec![(0, DO_ONE, Serving::Plain)]));
+    bench.execute(&vcpu, DO_ONE, &KERNEL, Serving::Plain);
+    assert_eq!(bench.totals(first).hits, 0);
+    // One thread for several vCPUs: the callback counts for all.
+    let untrusted = FakeBlock { no_counters: true, ..block(DO_ONE, &[3, 2]) };
+    let (planted, _) = bench.translate(&vcpu, untrusted);
+    assert_eq!((planted.counts, planted.callbacks), (vec![], vec![(0, DO_ONE, Serving::CountAll)]));
+    bench.execute(&vcpu, DO_ONE, &KERNEL, Serving::CountAll);
+    assert_eq!(bench.totals(first).hits, 1);
+    bench.finish();
+}
+
+#[test]
+fn a_user_access_does_not_reach_the_kernels_half() {
+    let mut bench = Bench::new(MAP);
+    // %bx holds 0x57000; the constant lies in the kernel's half.
+    bench.probe("p:e do_one k=+0(%si):ustring n=+0(\\0xffffffff81000000):ustring", |_| {});
+    let vcpu = bench.vcpu(0, 1 << 16);
+    bench.execute(&vcpu, DO_ONE, &KERNEL, Serving::Plain);
+    let lines = bench.finish();
+    assert!(lines[0].ends_with(" k=\"hello\" n=(fault)"), "{}", lines[0]);
 }

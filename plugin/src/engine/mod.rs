@@ -38,6 +38,17 @@ impl Event {
     }
 }
 
+/// How the callback of a block serves a site: fixed when the block is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serving {
+    /// It runs with kernel privilege, and inline counters count by themselves.
+    Plain,
+    /// It runs with kernel privilege; no inline counter was planted, so the callback counts for all.
+    CountAll,
+    /// The address does not tell the privilege: the registers are asked. No inline counter was planted.
+    AskPrivilege,
+}
+
 /// Nanoseconds of the host's monotonic clock: the same for all threads.
 #[inline]
 pub(crate) fn now() -> u64 {

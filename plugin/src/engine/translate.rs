@@ -6,10 +6,13 @@
 
 use qkprobe_arch::{Arch, GuestAddr, Privilege as AddressPrivilege};
 
-use super::Event;
+use std::sync::Arc;
+
 use super::locate::{Locator, Verdict};
+use super::{Event, Serving};
 use crate::qemu::host_memory::HostAddr;
-use crate::registry::{Place, Reader, Registry, Site};
+use crate::qemu::inline_count::InlineCounter;
+use crate::registry::{Place, Probe, Reader, Registry, Site};
 
 /// A block as QEMU hands it over, or a fake.
 pub(crate) trait Block {
@@ -22,9 +25,11 @@ pub(crate) trait Block {
     /// Copies an instruction's bytes; returns how many.
     fn bytes(&self, index: usize, out: &mut [u8]) -> usize;
     /// Makes the instruction call back with this site.
-    fn plant_callback(&mut self, index: usize, site: &Site<Event>, ask_privilege: bool);
-    /// Makes the instruction add to this probe's counter.
-    fn plant_count(&mut self, index: usize, event: &Event);
+    fn plant_callback(&mut self, index: usize, site: &Site<Event>, serving: Serving);
+    /// Whether QEMU's inline counters can be trusted in this run.
+    fn can_count(&self) -> bool;
+    /// Makes the instruction add to this counter.
+    fn plant_count(&mut self, index: usize, counter: InlineCounter);
 }
 
 /// Text that a probe's address no longer begins with: what the slot holds, and what the guest runs.
@@ -102,7 +107,11 @@ fn plant(
     if !registry.any_site_between(first, last, guard) {
         return;
     }
-    let ask_privilege = arch.privilege(vaddr) == AddressPrivilege::AskRegisters;
+    let serving = match arch.privilege(vaddr) {
+        AddressPrivilege::AskRegisters => Serving::AskPrivilege,
+        AddressPrivilege::Kernel if block.can_count() => Serving::Plain,
+        AddressPrivilege::Kernel => Serving::CountAll,
+    };
     let mut index = 0;
     registry.sites_on_page(first, guard, |site| {
         if !(first..=last).contains(&site.place()) {
@@ -125,28 +134,26 @@ fn plant(
                 findings.text_changed(site, TextChange::Changed);
             }
         }
-        plant_site(site, index, block, ask_privilege, guard);
+        plant_site(site, index, block, serving, guard);
     });
 }
 
-/// An inline counter for each probe that only counts, where the privilege is certain; one callback for all others.
-/// Where it is not certain, the callback counts for all.
+/// An inline counter for the probes that only count, where that can be trusted; one callback for all others.
 fn plant_site(
     site: &Site<Event>,
     index: usize,
     block: &mut impl Block,
-    ask_privilege: bool,
+    serving: Serving,
     guard: &crossbeam_epoch::Guard,
 ) {
-    let mut callback = false;
-    for probe in site.snapshot(guard) {
-        if probe.payload.inline.is_some() && !ask_privilege {
-            block.plant_count(index, &probe.payload);
-        } else {
-            callback = true;
-        }
+    let probes = site.snapshot(guard);
+    let inline = |probe: &&Arc<Probe<Event>>| serving == Serving::Plain && probe.payload.inline.is_some();
+    // All probes of an address that only count share one counter: QEMU may scale the vCPU's index twice for a second
+    // one in the same block.
+    if let Some(counter) = probes.iter().find(inline).and_then(|probe| probe.payload.inline) {
+        block.plant_count(index, counter);
     }
-    if callback {
-        block.plant_callback(index, site, ask_privilege);
+    if !probes.iter().all(|probe| inline(&probe)) {
+        block.plant_callback(index, site, serving);
     }
 }

@@ -4,10 +4,10 @@ use qkprobe_arch::GuestAddr;
 
 use super::api::{Api, CB_R_REGS, Insn, Tb};
 use super::host_memory::HostAddr;
-use super::inline_count::InlineCounters;
+use super::inline_count::{InlineCounter, InlineCounters};
 use super::shapes::{Events, exec_callback};
-use crate::engine::Event;
 use crate::engine::translate::Block;
+use crate::engine::{Event, Serving};
 use crate::registry::Site;
 
 /// Valid during the translation callback only.
@@ -16,14 +16,15 @@ pub(crate) struct QemuBlock<'a, E> {
     pub(crate) counters: &'a InlineCounters,
     tb: *mut Tb,
     len: usize,
+    can_count: bool,
     events: std::marker::PhantomData<E>,
 }
 
 impl<'a, E: Events> QemuBlock<'a, E> {
-    pub(crate) fn new(api: &'a Api, counters: &'a InlineCounters, tb: *mut Tb) -> Self {
+    pub(crate) fn new(api: &'a Api, counters: &'a InlineCounters, tb: *mut Tb, can_count: bool) -> Self {
         // SAFETY: `tb` is the block of the running translation callback.
         let len = unsafe { (api.tb_n_insns)(tb) };
-        Self { api, counters, tb, len, events: std::marker::PhantomData }
+        Self { api, counters, tb, len, can_count, events: std::marker::PhantomData }
     }
 
     fn insn(&self, index: usize) -> *mut Insn {
@@ -55,22 +56,19 @@ impl<E: Events> Block for QemuBlock<'_, E> {
         unsafe { (self.api.insn_data)(insn, out.as_mut_ptr().cast(), out.len()) }
     }
 
-    fn plant_callback(&mut self, index: usize, site: &Site<Event>, ask_privilege: bool) {
+    fn plant_callback(&mut self, index: usize, site: &Site<Event>, serving: Serving) {
         let userdata = std::ptr::from_ref(site).cast_mut().cast();
         // SAFETY: the site outlives every block that holds its address: the registry frees it only after a flush.
         unsafe {
-            (self.api.register_vcpu_insn_exec_cb)(
-                self.insn(index),
-                exec_callback::<E>(ask_privilege),
-                CB_R_REGS,
-                userdata,
-            );
+            (self.api.register_vcpu_insn_exec_cb)(self.insn(index), exec_callback::<E>(serving), CB_R_REGS, userdata);
         }
     }
 
-    fn plant_count(&mut self, index: usize, event: &Event) {
-        if let Some(counter) = event.inline {
-            self.counters.plant(self.insn(index), counter);
-        }
+    fn can_count(&self) -> bool {
+        self.can_count
+    }
+
+    fn plant_count(&mut self, index: usize, counter: InlineCounter) {
+        self.counters.plant(self.insn(index), counter);
     }
 }

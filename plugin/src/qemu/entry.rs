@@ -12,8 +12,8 @@ use super::cache::Stale;
 use super::guest::VcpuGuest;
 use super::shapes::Events;
 use super::version::{OLDEST, qemu_plugin_version, release};
-use crate::engine::Event;
 use crate::engine::hit::GuestState;
+use crate::engine::{Event, Serving};
 use crate::install::install;
 use crate::registry::{Place, Site};
 use crate::running::{Machine, Plugin};
@@ -140,24 +140,11 @@ fn panic_at_the_thousandth_hit() {
 /// The plugin's side of QEMU's events.
 pub(crate) struct QemuEvents;
 
-impl QemuEvents {
-    #[inline]
-    fn hit_at(vcpu: u32, site: *const c_void, ask_privilege: bool) {
-        let Some(plugin) = plugin() else { return };
-        let Some(state) = plugin.vcpu(vcpu) else { return };
-        // SAFETY: the userdata that `QemuBlock::plant_callback` gave for this instruction; the registry keeps a site until
-        // the code cache was flushed after its last use.
-        let site = unsafe { &*site.cast::<Site<Event>>() };
-        #[cfg(feature = "test-panic")]
-        panic_at_the_thousandth_hit();
-        crate::engine::hit::hit(&plugin.hit_env(), &state.engine, site, &state.guest, ask_privilege);
-    }
-}
-
 impl Events for QemuEvents {
     fn block_translated(tb: *mut Tb) {
         let Some(plugin) = plugin() else { return };
-        let mut block = QemuBlock::<Self>::new(plugin.machine.api, &plugin.inline_counters, tb);
+        let mut block =
+            QemuBlock::<Self>::new(plugin.machine.api, &plugin.inline_counters, tb, !plugin.vcpus.share_a_thread());
         plugin.translated(&mut block);
     }
 
@@ -201,12 +188,14 @@ impl Events for QemuEvents {
     }
 
     #[inline]
-    fn hit(vcpu: u32, site: *const c_void) {
-        Self::hit_at(vcpu, site, false);
-    }
-
-    #[inline]
-    fn hit_after_privilege_check(vcpu: u32, site: *const c_void) {
-        Self::hit_at(vcpu, site, true);
+    fn hit(vcpu: u32, site: *const c_void, serving: Serving) {
+        let Some(plugin) = plugin() else { return };
+        let Some(state) = plugin.vcpu(vcpu) else { return };
+        // SAFETY: the userdata that `QemuBlock::plant_callback` gave for this instruction; the registry keeps a site until
+        // the code cache was flushed after its last use.
+        let site = unsafe { &*site.cast::<Site<Event>>() };
+        #[cfg(feature = "test-panic")]
+        panic_at_the_thousandth_hit();
+        crate::engine::hit::hit(&plugin.hit_env(), &state.engine, site, &state.guest, serving);
     }
 }

@@ -72,6 +72,12 @@ impl InlineCounters {
 }
 
 impl InlineCounter {
+    /// One that is never planted.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self { board: Board(std::ptr::null_mut()), offset: 0 }
+    }
+
     fn entry(self) -> ScoreboardEntry {
         ScoreboardEntry { score: self.board.0, offset: self.offset }
     }

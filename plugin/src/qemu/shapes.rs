@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::api::{Api, ExecCallback, Id, Tb};
+use crate::engine::Serving;
 
 /// What the plugin does at each event. One implementation, chosen at compile time: no indirect call on the hit path.
 pub(crate) trait Events {
@@ -18,9 +19,7 @@ pub(crate) trait Events {
     fn flushed();
     fn exiting();
     fn was_reset();
-    fn hit(vcpu: u32, site: *const c_void);
-    /// A hit where the address alone does not tell the privilege.
-    fn hit_after_privilege_check(vcpu: u32, site: *const c_void);
+    fn hit(vcpu: u32, site: *const c_void, serving: Serving);
 }
 
 /// Set after a caught panic: every callback returns at once.
@@ -91,11 +90,15 @@ unsafe extern "C" fn discon_v7<E: Events>(vcpu: c_uint, _kind: c_int, _from: u64
 }
 
 unsafe extern "C" fn hit<E: Events>(vcpu: c_uint, site: *mut c_void) {
-    guarded(|| E::hit(vcpu, site));
+    guarded(|| E::hit(vcpu, site, Serving::Plain));
 }
 
-unsafe extern "C" fn hit_checked<E: Events>(vcpu: c_uint, site: *mut c_void) {
-    guarded(|| E::hit_after_privilege_check(vcpu, site));
+unsafe extern "C" fn hit_count_all<E: Events>(vcpu: c_uint, site: *mut c_void) {
+    guarded(|| E::hit(vcpu, site, Serving::CountAll));
+}
+
+unsafe extern "C" fn hit_ask<E: Events>(vcpu: c_uint, site: *mut c_void) {
+    guarded(|| E::hit(vcpu, site, Serving::AskPrivilege));
 }
 
 /// `QEMU_PLUGIN_DISCON_INTERRUPT | QEMU_PLUGIN_DISCON_EXCEPTION`.
@@ -162,6 +165,10 @@ impl Registrar<'_> {
 }
 
 /// The callback of an instruction with a site.
-pub(crate) fn exec_callback<E: Events>(check_privilege: bool) -> ExecCallback {
-    if check_privilege { hit_checked::<E> } else { hit::<E> }
+pub(crate) fn exec_callback<E: Events>(serving: Serving) -> ExecCallback {
+    match serving {
+        Serving::Plain => hit::<E>,
+        Serving::CountAll => hit_count_all::<E>,
+        Serving::AskPrivilege => hit_ask::<E>,
+    }
 }

@@ -1,11 +1,15 @@
 //! The vCPUs of the machine, each used by its own thread only.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ThreadId;
 
 use super::guest::VcpuGuest;
 use crate::engine::Event;
 use crate::engine::vcpu::Vcpu;
+use crate::primitive::Mutex;
 use crate::registry::{Reader, Registry};
 
 /// One vCPU as QEMU's callbacks see it.
@@ -28,11 +32,21 @@ unsafe impl Sync for Slot {}
 #[derive(Debug)]
 pub(crate) struct Vcpus {
     slots: Box<[OnceLock<Slot>]>,
+    /// The threads that run vCPUs.
+    threads: Mutex<HashSet<ThreadId>>,
+    /// Two vCPUs run on one thread (thread=single, -icount). QEMU then translates for one vCPU and runs the block on all:
+    /// the index that callbacks get is that of the vCPU that translated, and inline counters of a vCPU above 0 write
+    /// beside their scoreboard (QEMU's accel/tcg/plugin-gen.c, `gen_cpu_index`).
+    shared: AtomicBool,
 }
 
 impl Vcpus {
     pub(crate) fn new(max: usize) -> Self {
-        Self { slots: (0..max).map(|_| OnceLock::new()).collect() }
+        Self {
+            slots: (0..max).map(|_| OnceLock::new()).collect(),
+            threads: Mutex::new(HashSet::new()),
+            shared: AtomicBool::new(false),
+        }
     }
 
     /// A vCPU's own state. Only in a callback of that vCPU.
@@ -41,8 +55,17 @@ impl Vcpus {
         self.slots.get(index as usize)?.get().map(|slot| &slot.0)
     }
 
+    /// Whether one thread runs several vCPUs, so that their index cannot be trusted.
+    #[inline]
+    pub(crate) fn share_a_thread(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
     /// In the vCPU's init callback.
     pub(crate) fn set(&self, index: u32, vcpu: QemuVcpu) {
+        if !self.threads.lock().insert(std::thread::current().id()) {
+            self.shared.store(true, Ordering::Relaxed);
+        }
         if let Some(slot) = self.slots.get(index as usize) {
             let _ = slot.set(Slot(vcpu));
         }

@@ -64,7 +64,7 @@ pub(crate) fn lost(format: Format, count: u64, out: &mut Vec<u8>) {
 pub(crate) fn record(
     format: Format,
     epoch: u64,
-    cpu: u32,
+    cpu: Option<u32>,
     output: &Output,
     record: &Record<'_>,
     names: &dyn SymbolNames,
@@ -74,7 +74,10 @@ pub(crate) fn record(
     match format {
         Format::Ftrace => {
             out.extend_from_slice(b"           <...>-0       [");
-            padded(u64::from(cpu), 3, b'0', out);
+            match cpu {
+                Some(cpu) => padded(u64::from(cpu), 3, b'0', out),
+                None => out.extend_from_slice(b"---"),
+            }
             out.extend_from_slice(b"] ..... ");
             padded(time / 1_000_000_000, 5, b' ', out);
             out.push(b'.');
@@ -92,7 +95,10 @@ pub(crate) fn record(
             out.push(b'.');
             padded(time % 1_000_000_000, 9, b'0', out);
             out.extend_from_slice(b",\"cpu\":");
-            padded(u64::from(cpu), 1, b'0', out);
+            match cpu {
+                Some(cpu) => padded(u64::from(cpu), 1, b'0', out),
+                None => out.extend_from_slice(b"null"),
+            }
             out.extend_from_slice(b",\"group\":\"");
             out.extend_from_slice(output.group.as_bytes());
             out.extend_from_slice(b"\",\"event\":\"");

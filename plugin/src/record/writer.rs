@@ -43,6 +43,8 @@ struct Shared {
     asleep: AtomicBool,
     alive: AtomicBool,
     closing: AtomicBool,
+    /// The index of a vCPU does not tell who hit.
+    cpus_unknown: AtomicBool,
     written: AtomicU64,
     lost: AtomicU64,
 }
@@ -83,6 +85,7 @@ impl WriterHandle {
             asleep: AtomicBool::new(false),
             alive: AtomicBool::new(true),
             closing: AtomicBool::new(false),
+            cpus_unknown: AtomicBool::new(false),
             written: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         });
@@ -111,6 +114,11 @@ impl WriterHandle {
     /// Adds the ring of a new vCPU.
     pub(crate) fn add_source(&self, cpu: u32, ring: Arc<Ring>) {
         self.shared.sources.lock().push(Source { cpu, ring });
+    }
+
+    /// From here on records show no CPU. Returns whether that was so before.
+    pub(crate) fn forget_cpus(&self) -> bool {
+        self.shared.cpus_unknown.swap(true, Ordering::Relaxed)
     }
 
     /// Adds an output; its index is what records carry.
@@ -248,6 +256,7 @@ impl Worker {
     fn drain(&mut self, closing: bool) -> usize {
         let sources = self.shared.sources.lock().clone();
         let limit = self.limit(&sources, closing);
+        let cpus_known = !self.shared.cpus_unknown.load(Ordering::Relaxed);
         let known = self.outputs.len();
         self.outputs.extend(self.shared.outputs.read().iter().skip(known).cloned());
         let mut pending: Vec<(u32, u64)> = Vec::new();
@@ -265,7 +274,7 @@ impl Worker {
                 format::record(
                     self.config.format,
                     self.config.preamble.epoch,
-                    source.cpu,
+                    cpus_known.then_some(source.cpu),
                     output,
                     &record,
                     &*self.config.names,
