@@ -1,7 +1,7 @@
 //! One ring a vCPU: single producer (the thread that runs the vCPU), single consumer (the writer thread). No lock,
 //! no allocation after its making.
 //!
-//! Records lie contiguous: one that does not fit before the end is preceded by a filler. `head` and `tail` only grow;
+//! Records lie contiguous: one that does not fit before the end is preceded by a filler. All positions only grow;
 //! an offset into the buffer is their value modulo the size.
 
 use std::cell::UnsafeCell;
@@ -29,15 +29,26 @@ const ALIGN: usize = 8;
 
 pub(crate) struct Ring {
     buffer: Box<[UnsafeCell<u64>]>,
-    /// Bytes written, ever. Release by the producer, Acquire by the consumer: the record's bytes are visible.
-    head: CachePadded<AtomicU64>,
-    /// Bytes read, ever. Release by the consumer, Acquire by the producer: the bytes may be overwritten.
+    producer: CachePadded<Producer>,
+    /// Bytes given back, ever. Release by the consumer, Acquire by the producer: the bytes may be overwritten.
     tail: CachePadded<AtomicU64>,
-    /// Set before a hit takes its timestamp, cleared after the record is committed: lets the writer put the records
-    /// of all rings into the order of their times.
-    in_hit: CachePadded<AtomicBool>,
+    /// The consumer's own position, at or ahead of `tail`. Only the consumer touches it.
+    read: CachePadded<AtomicU64>,
+}
+
+/// What only the producer writes, in one cache line: a hit dirties no other line of the ring but the record's.
+#[derive(Debug, Default)]
+struct Producer {
+    /// Bytes written, ever. Release by the producer, Acquire by the consumer: the record's bytes are visible.
+    head: AtomicU64,
+    /// `tail` as the producer saw it last: it looks again only when that leaves no room, because the consumer's line
+    /// has to be fetched from another core.
+    tail_seen: AtomicU64,
     /// The time of the newest record, stored before `head`.
     newest: AtomicU64,
+    /// Set before a hit takes its timestamp, cleared after the record is committed: lets the writer put the records
+    /// of all rings into the order of their times.
+    in_hit: AtomicBool,
 }
 
 // SAFETY: the buffer's bytes are accessed by the producer only in [head, tail + size) and by the consumer only in
@@ -48,7 +59,7 @@ unsafe impl Send for Ring {}
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring").field("head", &self.head).field("tail", &self.tail).finish_non_exhaustive()
+        f.debug_struct("Ring").field("producer", &self.producer).field("tail", &self.tail).finish_non_exhaustive()
     }
 }
 
@@ -74,10 +85,9 @@ impl Ring {
         Self {
             // Zeroed pages of the allocator: not touched before they are used.
             buffer: zeroed_words(words),
-            head: CachePadded::new(AtomicU64::new(0)),
-            tail: CachePadded::new(AtomicU64::new(0)),
-            in_hit: CachePadded::new(AtomicBool::new(false)),
-            newest: AtomicU64::new(0),
+            producer: CachePadded::default(),
+            tail: CachePadded::default(),
+            read: CachePadded::default(),
         }
     }
 
@@ -96,18 +106,18 @@ impl Ring {
     /// Producer: the hit begins. Ordered before the timestamp by the fence in the epoch's pin that follows.
     #[inline]
     pub(crate) fn begin_hit(&self) {
-        self.in_hit.store(true, Ordering::Relaxed);
+        self.producer.in_hit.store(true, Ordering::Relaxed);
     }
 
     /// Producer: the hit's records are committed.
     #[inline]
     pub(crate) fn end_hit(&self) {
         // Release: pairs with the writer's Acquire in `in_hit`, so that a cleared flag means a visible `head`.
-        self.in_hit.store(false, Ordering::Release);
+        self.producer.in_hit.store(false, Ordering::Release);
     }
 
     pub(crate) fn in_hit(&self) -> bool {
-        self.in_hit.load(Ordering::Acquire)
+        self.producer.in_hit.load(Ordering::Acquire)
     }
 
     /// Producer: room for a record of up to `max_len` bytes of data, or `None` while the ring is too full.
@@ -116,12 +126,16 @@ impl Ring {
     pub(crate) fn reserve(&self, max_len: usize) -> Option<Reservation<'_>> {
         let need = HEADER_BYTES + max_len.next_multiple_of(ALIGN);
         // Only this thread stores `head`.
-        let head = self.head.load(Ordering::Relaxed);
+        let head = self.producer.head.load(Ordering::Relaxed);
         let to_end = self.size() - self.offset(head);
         let filler = if need > to_end { to_end } else { 0 };
-        let used = (head - self.tail.load(Ordering::Acquire)) as usize;
-        if used + filler + need > self.size() {
-            return None;
+        let fits = |tail: u64| (head - tail) as usize + filler + need <= self.size();
+        if !fits(self.producer.tail_seen.load(Ordering::Relaxed)) {
+            let tail = self.tail.load(Ordering::Acquire);
+            self.producer.tail_seen.store(tail, Ordering::Relaxed);
+            if !fits(tail) {
+                return None;
+            }
         }
         if filler != 0 {
             // A gap smaller than a header cannot hold a filler's header: its first word says so.
@@ -132,28 +146,29 @@ impl Ring {
                     at.cast::<Header>().write(Header { time: 0, output: FILLER, len: (filler - HEADER_BYTES) as u32 });
                 }
             }
-            self.head.store(head + filler as u64, Ordering::Release);
+            self.producer.head.store(head + filler as u64, Ordering::Release);
         }
         Some(Reservation { ring: self, at: head + filler as u64, len: max_len })
     }
 
-    /// Consumer: the oldest record, if any.
+    /// Consumer: the oldest record that it has not taken yet, if any.
     pub(crate) fn peek(&self) -> Option<Record<'_>> {
         loop {
-            let tail = self.tail.load(Ordering::Relaxed);
-            if tail == self.head.load(Ordering::Acquire) {
+            let read = self.read.load(Ordering::Relaxed);
+            if read == self.producer.head.load(Ordering::Acquire) {
                 return None;
             }
-            let offset = self.offset(tail);
+            let offset = self.offset(read);
             let to_end = self.size() - offset;
             if to_end < HEADER_BYTES {
-                self.tail.store(tail + to_end as u64, Ordering::Release);
+                self.read.store(read + to_end as u64, Ordering::Relaxed);
                 continue;
             }
-            // SAFETY: [tail, head) was written by the producer before its Release store of `head`; a header starts here.
+            // SAFETY: [read, head) was written by the producer before its Release store of `head`, and is not overwritten
+            // before `release`; a header starts here.
             let header = unsafe { self.base().add(offset).cast::<Header>().read() };
             if header.output == FILLER {
-                self.tail.store(tail + to_end as u64, Ordering::Release);
+                self.read.store(read + to_end as u64, Ordering::Relaxed);
                 continue;
             }
             // SAFETY: as above; the data follows the header, contiguous, `len` bytes long.
@@ -163,23 +178,29 @@ impl Ring {
         }
     }
 
-    /// Consumer: gives the record that `peek` showed back to the producer.
+    /// Consumer: goes on behind the record that `peek` showed. The producer gets the room with `release`.
     pub(crate) fn consume(&self, header: Header) {
-        let tail = self.tail.load(Ordering::Relaxed);
+        let read = self.read.load(Ordering::Relaxed);
         let len = HEADER_BYTES + (header.len as usize).next_multiple_of(ALIGN);
-        self.tail.store(tail + len as u64, Ordering::Release);
+        self.read.store(read + len as u64, Ordering::Relaxed);
+    }
+
+    /// Consumer: gives all that was consumed back to the producer. In batches: each takes a cache line from it.
+    pub(crate) fn release(&self) {
+        // Release: pairs with the Acquire in `reserve`; what `peek` showed is not looked at any more.
+        self.tail.store(self.read.load(Ordering::Relaxed), Ordering::Release);
     }
 
     /// Consumer: the time of the newest record that is still unread.
     pub(crate) fn newest_time(&self) -> Option<u64> {
         self.peek()?;
-        Some(self.newest.load(Ordering::Acquire))
+        Some(self.producer.newest.load(Ordering::Acquire))
     }
 
     /// Whether the writer should wake up early.
     #[inline]
     pub(crate) fn half_full(&self) -> bool {
-        let used = self.head.load(Ordering::Relaxed).wrapping_sub(self.tail.load(Ordering::Relaxed));
+        let used = self.producer.head.load(Ordering::Relaxed).wrapping_sub(self.tail.load(Ordering::Relaxed));
         used as usize > self.size() / 2
     }
 }
@@ -202,9 +223,9 @@ impl Reservation<'_> {
         // SAFETY: the header's place belongs to the reservation and is aligned to 8.
         unsafe { self.ring.base().add(self.ring.offset(self.at)).cast::<Header>().write(header) };
         let end = self.at + (HEADER_BYTES + len.next_multiple_of(ALIGN)) as u64;
-        self.ring.newest.store(time, Ordering::Relaxed);
+        self.ring.producer.newest.store(time, Ordering::Relaxed);
         // Release: pairs with the Acquire in `peek`.
-        self.ring.head.store(end, Ordering::Release);
+        self.ring.producer.head.store(end, Ordering::Release);
     }
 }
 
@@ -232,6 +253,7 @@ mod tests {
             assert!(record.data.iter().all(|byte| *byte == round as u8));
             let header = record.header;
             ring.consume(header);
+            ring.release();
         }
         assert!(ring.peek().is_none());
     }
@@ -250,6 +272,8 @@ mod tests {
         ring.consume(header);
         let header = ring.peek().expect("full").header;
         ring.consume(header);
+        assert!(ring.reserve(100).is_none(), "consumed, but not given back");
+        ring.release();
         assert!(ring.reserve(100).is_some());
     }
 
@@ -274,6 +298,7 @@ mod tests {
             let mut next = 0;
             while next < N {
                 let Some(record) = ring.peek() else {
+                    ring.release();
                     std::thread::yield_now();
                     continue;
                 };
@@ -282,6 +307,9 @@ mod tests {
                 assert!(record.data.iter().all(|byte| *byte == next as u8));
                 let header = record.header;
                 ring.consume(header);
+                if next % 7 == 0 {
+                    ring.release();
+                }
                 next += 1;
             }
         });

@@ -285,9 +285,11 @@ impl Worker {
             source.ring.consume(header);
             count += 1;
             if self.text.len() >= BATCH {
+                sources.iter().for_each(|source| source.ring.release());
                 self.flush(&mut pending);
             }
         }
+        sources.iter().for_each(|source| source.ring.release());
         self.flush(&mut pending);
         count
     }
