@@ -11,6 +11,7 @@ mod args;
 mod counters;
 mod engine;
 mod install;
+mod message;
 mod primitive;
 mod qemu;
 mod record;

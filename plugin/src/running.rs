@@ -1,5 +1,6 @@
 //! The running plugin: what QEMU's events do to it, what it has to say, and its end.
 
+use crate::message::say;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,7 +114,7 @@ impl Plugin {
         let engine = Vcpu { index, ring, reader: self.registry.reader(), counters: self.counters.add_vcpu() };
         self.vcpus.set(index, make(engine));
         if self.vcpus.share_a_thread() && !self.writer.forget_cpus() {
-            eprintln!(
+            say!(
                 "qkprobe: one thread runs several vCPUs, and QEMU does not tell which of them hits: records show no CPU, and a \
                  filter on one never passes. -accel tcg,thread=multi tells them apart."
             );
@@ -156,7 +157,7 @@ impl Plugin {
     fn tell(&self, text: String) {
         let mut problem = self.problem.lock();
         if problem.is_none() {
-            eprintln!("qkprobe: {text}");
+            say!("qkprobe: {text}");
             *problem = Some(text);
         }
     }
@@ -165,14 +166,14 @@ impl Plugin {
     pub(crate) fn exit(&self) {
         let drained = self.writer.finish(EXIT_PATIENCE);
         if !drained {
-            eprintln!("qkprobe: the records could not be written within {} s: some are lost", EXIT_PATIENCE.as_secs());
+            say!("qkprobe: the records could not be written within {} s: some are lost", EXIT_PATIENCE.as_secs());
         }
         let summary = self.summary();
-        eprint!("{}", summary.to_table());
+        crate::message::tell(format_args!("{}", summary.to_table()));
         if let Some(path) = &self.summary_file
             && let Err(error) = write_whole(path, &summary.to_json())
         {
-            eprintln!("qkprobe: summary={}: {error}", path.display());
+            say!("qkprobe: summary={}: {error}", path.display());
         }
     }
 
@@ -268,11 +269,16 @@ impl Findings for &Plugin {
     }
 }
 
-/// A file that is either the old one or the whole new one, also when the disk is full.
+/// A file is either the old one or the whole new one, also when the disk is full. A link stays, and its target is
+/// written; what is no file (a pipe, a terminal) is written to.
 fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if std::fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
+        return std::fs::write(target, text);
+    }
+    let mut temporary = target.clone().into_os_string();
     temporary.push(".tmp");
-    std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path)).inspect_err(|_| {
+    std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &target)).inspect_err(|_| {
         let _ = std::fs::remove_file(&temporary);
     })
 }
@@ -284,7 +290,7 @@ fn watch_for_kvm() {
         let fds = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
         let mut targets = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
         if targets.any(|target| target.as_os_str() == "anon_inode:kvm-vm") {
-            eprintln!(
+            say!(
                 "qkprobe: the accelerator is KVM: it runs the guest without translating it, so no probe can fire. Use -accel tcg."
             );
         }

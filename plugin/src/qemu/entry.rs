@@ -1,5 +1,6 @@
 //! What QEMU calls: `qemu_plugin_install`, and the events that follow.
 
+use crate::message::say;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -60,11 +61,11 @@ pub unsafe extern "C" fn qemu_plugin_install(
         Ok(Ok(())) => 0,
         Ok(Err(message)) => {
             let indented = message.trim_end().replace('\n', "\nqkprobe:   ");
-            eprintln!("qkprobe: error: {indented}");
+            say!("qkprobe: error: {indented}");
             1
         }
         Err(_) => {
-            eprintln!("qkprobe: internal error while starting. Please report this with the lines above.");
+            say!("qkprobe: internal error while starting. Please report this with the lines above.");
             1
         }
     }

@@ -3,6 +3,7 @@
 //! API 4 to 6 pass the plugin's id first and no userdata (atexit: id, userdata); API 7 drops the id everywhere and
 //! passes the userdata last. A panic never crosses: it is reported once, and the plugin is silent from then on.
 
+use crate::message::say;
 use std::ffi::{c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +51,7 @@ fn report_panic(panic: &Box<dyn std::any::Any + Send>) {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
-    eprintln!(
+    say!(
         "qkprobe: internal error: {text}\n\
          qkprobe: all probes are silent from here on; the guest goes on. Please report this with the lines above."
     );

@@ -5,6 +5,7 @@
 //! a mark and unread records can bring nothing earlier than the newest of those. So all records up to the least of
 //! these limits are complete, and are merged.
 
+use crate::message::say;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -248,7 +249,7 @@ impl Worker {
             let _ = self.config.sink.write_lines(&last);
         }
         if lost != 0 {
-            eprintln!("qkprobe: {lost} records could not be written to {}", self.config.sink.name());
+            say!("qkprobe: {lost} records could not be written to {}", self.config.sink.name());
         }
     }
 
@@ -330,7 +331,7 @@ impl Worker {
             match result {
                 Ok(()) => _ = self.shared.written.fetch_add(pending.len() as u64, Ordering::Relaxed),
                 Err((written, error)) => {
-                    eprintln!(
+                    say!(
                         "qkprobe: {}: {error}; records are lost from here on until it can be written again",
                         self.config.sink.name()
                     );
