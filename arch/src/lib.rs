@@ -5,14 +5,17 @@
 //! that answers for a QEMU target; generic code never names an ISA.
 //!
 //! Porting: one folder an ISA family, the same file names in each (`mod decode regs abi`), one `Arch` at the end.
+//! Optional abilities are traits of their own (`Execute`) that a port may leave out.
 #![forbid(unsafe_code)]
 
 mod addr;
+mod execute;
 mod insn;
 mod reg;
 pub mod x86;
 
 pub use addr::{ByteOrder, GuestAddr};
+pub use execute::{Execute, ExecuteError, Executed, Machine, NextPc};
 pub use insn::{BoundaryError, DecodeError, Flow, Insn, InsnSlot, MAX_INSN_BYTES};
 pub use reg::{ArgumentPlace, Register, RegisterId, RegisterSource, Role};
 
@@ -98,6 +101,11 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// that a symbol file without text is of another kernel. A heuristic: it may miss, and a call of `__fentry__` is
     /// no sign (any block may start with a call).
     fn looks_like_entry(&self, text: &[u8]) -> bool;
+
+    /// The ability to evaluate an instruction out of line, where the ISA has it.
+    fn as_execute(&self) -> Option<&dyn Execute> {
+        None
+    }
 }
 
 static ALL: [&dyn Arch; 1] = [&x86::X86_64];

@@ -2,7 +2,8 @@
 
 use super::{decode, regs};
 use crate::{
-    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, Insn, Privilege, Register, RegisterId,
+    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, Privilege, Register,
+    RegisterId,
 };
 
 /// The landing pad of indirect branches, in the forms that the kernel's `is_endbr` accepts (`arch/x86/include/asm/ibt.h`).
@@ -111,6 +112,10 @@ impl Arch for X86_64 {
         value & 3 == 0
     }
 
+    fn as_execute(&self) -> Option<&dyn Execute> {
+        Some(self)
+    }
+
     fn looks_like_entry(&self, text: &[u8]) -> bool {
         landing_pad(text).is_some() || text.starts_with(&FENTRY_NOP)
     }
@@ -173,7 +178,9 @@ mod tests {
             "ip", "cs", "flags", "sp", "ss",
         ];
         assert!(kernel.iter().all(|name| X86_64.register(name).is_some()));
-        assert_eq!(X86_64.registers().len(), kernel.len());
+        // Then this project's own.
+        let own: Vec<&str> = X86_64.registers().iter().map(|register| register.name).skip(kernel.len()).collect();
+        assert_eq!(own, ["fs_base", "gs_base"]);
         for stranger in ["rax", "eax", "al", "rip", "RAX", "", "%ax"] {
             assert_eq!(X86_64.register(stranger), None, "{stranger}");
         }

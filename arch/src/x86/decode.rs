@@ -15,21 +15,26 @@ const UD2: [u8; 2] = [0x0f, 0x0b];
 const EMULATE_SIGNATURES: [&[u8; 3]; 2] = [b"xen", b"kvm"];
 
 pub(super) fn decode(bitness: u32, addr: GuestAddr, bytes: &[u8]) -> Result<Insn, DecodeError> {
-    let mut decoder = Decoder::with_ip(bitness, bytes, addr.0, DecoderOptions::NONE);
-    let mut instruction = Instruction::default();
-    decoder.decode_out(&mut instruction);
-    match decoder.last_error() {
-        DecoderError::None => {}
-        // The decoder stops at the 15th byte with the same error: more text would not help there.
-        DecoderError::NoMoreBytes if bytes.len() < MAX_BYTES => return Err(DecodeError::CutShort { addr }),
-        _ => return Err(DecodeError::Invalid { addr }),
-    }
+    let instruction = instruction(bitness, addr, bytes)?;
     let len = u8::try_from(instruction.len()).map_err(|_| DecodeError::Invalid { addr })?;
     Ok(Insn { len, flow: flow(&instruction) })
 }
 
+/// The instruction in iced's form, which knows the operands.
+pub(super) fn instruction(bitness: u32, addr: GuestAddr, bytes: &[u8]) -> Result<Instruction, DecodeError> {
+    let mut decoder = Decoder::with_ip(bitness, bytes, addr.0, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    decoder.decode_out(&mut instruction);
+    match decoder.last_error() {
+        DecoderError::None => Ok(instruction),
+        // The decoder stops at the 15th byte with the same error: more text would not help there.
+        DecoderError::NoMoreBytes if bytes.len() < MAX_BYTES => Err(DecodeError::CutShort { addr }),
+        _ => Err(DecodeError::Invalid { addr }),
+    }
+}
+
 /// Near transfers are told one by one; whatever else leaves the straight line changes CS, the privilege or the mode.
-fn flow(instruction: &Instruction) -> Flow {
+pub(super) fn flow(instruction: &Instruction) -> Flow {
     let target = GuestAddr(instruction.near_branch_target());
     match instruction.flow_control() {
         FlowControl::Next => Flow::Next,

@@ -2,6 +2,7 @@
 
 mod abi;
 mod decode;
+mod execute;
 #[cfg(test)]
 mod golden;
 mod regs;

@@ -1,0 +1,109 @@
+//! Out-of-line evaluation of a slot, an optional ability of an ISA: where an instruction goes (`next_pc`), and what it
+//! leaves behind (`execute`), computed from the copy, without the guest running it.
+//!
+//! The kernel emulates some instructions of its probes too, and gets a few wrong (`loop`, `ret $16`, `cs call` on x86):
+//! here the guest must find what it would have found without a probe.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use crate::{Arch, DecodeError, GuestAddr, InsnSlot, RegisterId};
+
+/// The registers and the memory that an instruction is evaluated against: the stopped vCPU, or a copy of its state.
+///
+/// `Execute::next_pc` only reads. `Execute::execute` reads all it needs before it changes anything.
+pub trait Machine {
+    /// The value of a register, zero-extended; `None` when it is not to be had. A machine whose flags are not what the
+    /// guest would read (QEMU computes arithmetic flags lazily: at a hit they may be stale) says `None` for the flags
+    /// register, at least for an instruction of which `Execute::reads_flags` is true.
+    fn register(&mut self, id: RegisterId) -> Option<u64>;
+
+    /// Sets a register; false when that is impossible, and then the register is as before. The program counter is
+    /// never set: it is returned.
+    fn set_register(&mut self, id: RegisterId, value: u64) -> bool;
+
+    /// Fills `bytes` from memory; false on a fault. An access may lie across a page's end.
+    fn read(&mut self, addr: GuestAddr, bytes: &mut [u8]) -> bool;
+
+    /// Writes all of `bytes`, or says false and writes none.
+    fn write(&mut self, addr: GuestAddr, bytes: &[u8]) -> bool;
+
+    /// Whether nobody else touches memory while an instruction is evaluated: all other vCPUs stand still, or this is a
+    /// copy. Read-modify-write instructions that the guest relies on to be atomic are refused otherwise.
+    fn is_alone(&self) -> bool {
+        false
+    }
+}
+
+/// Where execution goes after an instruction that completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextPc {
+    /// To this address.
+    At(GuestAddr),
+    /// It leaves the straight line: a trap, a system call, a return from interrupt, a far transfer, or a halt. What runs
+    /// next is not the registers' and the code's to say alone.
+    Leaves,
+}
+
+/// What `Execute::execute` did besides the registers and the memory that it wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// The next program counter.
+    pub next: GuestAddr,
+    /// The bits of the flags register that the ISA's manual leaves undefined after this instruction. They were left as
+    /// they were; a CPU may do otherwise, so a comparison must mask them.
+    pub undefined_flags: u64,
+}
+
+/// Why an instruction was not evaluated. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// Not of the classes that are evaluated; or atomic, and the machine is not alone. The kernel's errno: EOPNOTSUPP.
+    #[error("the instruction at {addr} cannot be executed out of line")]
+    NotSupported {
+        /// The instruction.
+        addr: GuestAddr,
+    },
+    /// Memory that the instruction accesses is not mapped, or not writable: where it runs, it faults. EFAULT.
+    #[error("the instruction faults at {addr}")]
+    Fault {
+        /// The first byte of the access.
+        addr: GuestAddr,
+    },
+    /// The machine does not show the register, or does not let it be changed.
+    #[error("the register {name} is not available")]
+    Register {
+        /// Its name in `Arch::registers`.
+        name: &'static str,
+    },
+    /// The slot holds no instruction of this ISA. EILSEQ.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// The ability itself. `addr` is where the original lies, so that relative operands mean what they mean there.
+///
+/// Faults are found where memory is read or written. What else an instruction may raise (a non-canonical target, an
+/// alignment check, control-flow enforcement) is not evaluated: the answer is for the instruction that completes.
+pub trait Execute: Arch {
+    /// An instruction that does nothing: what `replace = "nop"` puts into a slot.
+    fn nop(&self) -> &'static [u8];
+
+    /// Does the result depend on flags that earlier instructions computed (a conditional branch or move, an addition
+    /// with carry, an instruction that keeps a part of them)? If so, the machine's flags must be exact.
+    fn reads_flags(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
+
+    /// Where execution goes after the instruction. Exact for every near control transfer, whose registers and memory
+    /// it reads: call it before the instruction runs. A conditional branch reads the flags register too, see
+    /// `reads_flags`. An instruction that repeats goes to the next one, once it has finished.
+    ///
+    /// # Errors
+    /// `Fault` when the target lies in memory that cannot be read; `Register` when the machine withholds a register;
+    /// `NotSupported` when the target hangs on more than registers and memory (transactions).
+    fn next_pc(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<NextPc, ExecuteError>;
+
+    /// Executes the instruction: changes registers and memory as it would, all or nothing.
+    ///
+    /// # Errors
+    /// `NotSupported` for the classes that are not evaluated, among them all for which `next_pc` says `Leaves`;
+    /// `Fault` and `Register` as the machine says.
+    fn execute(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<Executed, ExecuteError>;
+}

@@ -1,0 +1,99 @@
+//! The x86_64 executor against the host's own CPU.
+//!
+//! `native/x86_64.txt` lists the instructions, one a line: bytes, and objdump's text. Each runs in a stub with random
+//! registers, flags and memory, and in `Execute::execute`; registers, memory, the defined flags and the next PC must come
+//! out the same. `native/x86_64.s` is the list's source, and says what a new line must heed; with GNU binutils 2.40,
+//! in that folder:
+//!
+//! ```text
+//! as --64 x86_64.s -o list.o
+//! objdump -d -z -M intel64 --insn-width=16 list.o |
+//!     cargo run -p qkprobe-arch --example against_objdump -- --golden |
+//!     sed 's/^[^ ]* \([^ ]*\) .* # /\1 # /' > x86_64.txt
+//! ```
+//! `PROPTEST_CASES` sets how many random states an instruction runs with.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+#[path = "native/cpu.rs"]
+mod cpu;
+#[path = "native/state.rs"]
+mod state;
+
+use std::cell::Cell;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use qkprobe_arch::{Execute, GuestAddr, InsnSlot, NextPc, by_target};
+
+use cpu::{Cpu, State};
+use state::{Model, Random, place};
+
+const LIST: &str = include_str!("native/x86_64.txt");
+
+fn list() -> impl Iterator<Item = (Vec<u8>, &'static str)> {
+    LIST.lines().map(|line| {
+        let (digits, text) = line.split_once(" # ").expect("a remark");
+        let bytes = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16));
+        (bytes.collect::<Result<_, _>>().expect("hexadecimal"), text)
+    })
+}
+
+fn decode(bytes: &[u8], addr: u64) -> Instruction {
+    let instruction = Decoder::with_ip(64, bytes, addr, DecoderOptions::NONE).decode();
+    assert_eq!(instruction.len(), bytes.len(), "{bytes:x?}");
+    instruction
+}
+
+/// One instruction with one state: the CPU first, then the executor.
+fn compare(cpu: &Cpu, execute: &dyn Execute, slot: &InsnSlot, before: &State) -> Result<(), TestCaseError> {
+    let native = cpu.run(before);
+    let mut model = Model::new(execute, cpu, before);
+    let addr = GuestAddr(cpu.insn_addr());
+    let next = execute.next_pc(slot, addr, &mut model);
+    let mut untouched = before.clone();
+    untouched.next = 0;
+    prop_assert!(model.state() == untouched, "next_pc changed the machine");
+    let executed = execute.execute(slot, addr, &mut model);
+    let executed = executed.map_err(|error| TestCaseError::fail(format!("not executed: {error}")))?;
+    prop_assert_eq!(next, Ok(NextPc::At(executed.next)));
+    let mut found = model.state();
+    found.next = executed.next.0;
+    // What the manual leaves open is the CPU's to choose.
+    found.flags = found.flags & !executed.undefined_flags | native.flags & executed.undefined_flags;
+    prop_assert_eq!(found.registers, native.registers, "registers rax rcx rdx rbx rsp rbp rsi rdi r8..r15");
+    prop_assert_eq!(found.flags, native.flags, "flags");
+    prop_assert_eq!(found.next, native.next, "next pc");
+    let differs = found.memory.iter().zip(&native.memory).position(|(found, native)| found != native);
+    prop_assert_eq!(differs, None, "memory");
+    Ok(())
+}
+
+#[test]
+fn executes_as_the_cpu_does() {
+    let arch = by_target("x86_64").expect("the ISA");
+    let execute = arch.as_execute().expect("the ability");
+    let mut cpu = Cpu::new();
+    let mut instructions = 0_u32;
+    let comparisons = Cell::new(0_u32);
+    let mut failures = Vec::new();
+    for (bytes, text) in list() {
+        let addr = cpu.insn_addr();
+        let instruction = decode(&bytes, addr);
+        cpu.load(&bytes, &instruction);
+        let slot = InsnSlot::prepare(arch, GuestAddr(addr), &bytes).expect("an instruction");
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        let mut runner = TestRunner::new(config);
+        let outcome = runner.run(&Random::strategy(), |random| {
+            comparisons.set(comparisons.get() + 1);
+            compare(&cpu, execute, &slot, &place(&instruction, &random, &cpu))
+        });
+        instructions += 1;
+        if let Err(error) = outcome {
+            failures.push(format!("{bytes:02x?} {text}: {error}"));
+        }
+    }
+    println!("{instructions} instructions, {} comparisons", comparisons.get());
+    assert!(failures.is_empty(), "{} of {instructions}:\n{}", failures.len(), failures.join("\n"));
+    assert!(instructions >= 1500, "{instructions} instructions are left");
+}
