@@ -1,7 +1,7 @@
 //! From arguments to a plugin that is ready to run: settings, image, definitions, outputs.
 
 use crate::running::{Listed, Machine, Plugin, Registrations};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,12 +78,14 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
     let mut registrations = Vec::with_capacity(probes.len());
     let mut listed = Vec::with_capacity(probes.len());
     let mut longest = 0;
+    let mut used_registers = BTreeSet::new();
     // One counter an address: see `translate::plant_site`.
     let mut inline_by_place = HashMap::new();
     for probe in probes {
         let place = probe.place(&target);
         let output = writer.add_output(Arc::new(probe.output(&target)));
         longest = longest.max(probe.definition.program.max_len());
+        used_registers.extend(probe.definition.program.registers());
         let mut event = Event {
             output,
             definition: probe.definition,
@@ -118,6 +120,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         ring_bytes: RING_BYTES.max(longest.saturating_mul(RECORDS_A_RING)),
         summary_file: settings.summary,
         listed,
+        used_registers,
         problem: Mutex::new(None),
         boundary_lost: Mutex::new(HashMap::new()),
     };

@@ -1,12 +1,12 @@
 //! The running plugin: what QEMU's events do to it, what it has to say, and its end.
 
 use crate::message::say;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use qkprobe_arch::{Arch, GuestAddr, InsnSlot, RegisterSource};
+use qkprobe_arch::{Arch, GuestAddr, InsnSlot, RegisterId, RegisterSource};
 use qkprobe_lang::Backpressure;
 use qkprobe_symbols::KernelImage;
 
@@ -71,6 +71,8 @@ pub(crate) struct Plugin {
     pub(crate) ring_bytes: usize,
     pub(crate) summary_file: Option<PathBuf>,
     pub(crate) listed: Vec<Listed>,
+    /// All registers that definitions read.
+    pub(crate) used_registers: BTreeSet<RegisterId>,
     pub(crate) problem: Mutex<Option<String>>,
     pub(crate) boundary_lost: Mutex<HashMap<Place, u64>>,
 }
@@ -123,11 +125,11 @@ impl Plugin {
 
     /// Tells when a definition reads a register that this QEMU does not show.
     pub(crate) fn check_registers(&self, guest: &VcpuGuest) {
-        let missing = |register: &&qkprobe_arch::Register| {
-            let id = self.arch.register(register.name);
-            matches!(register.source, RegisterSource::Qemu { .. }) && !id.is_some_and(|id| guest.has(id))
-        };
-        let names: Vec<_> = self.arch.registers().iter().filter(missing).map(|register| register.name).collect();
+        let used =
+            self.used_registers.iter().filter_map(|id| Some((*id, self.arch.registers().get(usize::from(id.0))?)));
+        let missing =
+            used.filter(|(id, register)| matches!(register.source, RegisterSource::Qemu { .. }) && !guest.has(*id));
+        let names: Vec<_> = missing.map(|(_, register)| register.name).collect();
         if !names.is_empty() {
             self.tell(format!("this QEMU does not show the registers {}: they read as a fault", names.join(", ")));
         }
