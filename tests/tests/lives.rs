@@ -92,6 +92,32 @@ fn resets() {
     }
 }
 
+/// In little memory, KASLR often loads the kernel where it overlaps the place of the boot before.
+#[test]
+fn resets_in_little_memory() {
+    const BOOTS: usize = 8;
+    for qemu in Qemu::selected() {
+        let boot = Boot::new(qemu, KERNEL)
+            .memory(128)
+            .append("quiet")
+            .script(["getppid 10", "say ready", "sleep 60000"])
+            .extra_args(["-action", "reboot=reset"])
+            .plugin_arg("count=p:early startup_64")
+            .plugin_arg("count=p:boots start_kernel")
+            .plugin_arg("probe=p:traced __x64_sys_getppid banner=@linux_banner:string");
+        let running = with_monitor(boot).spawn().unwrap();
+        for boots in 1..=BOOTS {
+            wait_for_says(&running, "ok say ready", boots);
+            monitor(&running, if boots == BOOTS { "quit" } else { "system_reset" });
+        }
+        let result = running.finish().unwrap();
+        let summary = result.summary();
+        let hits = ["early", "boots", "traced"].map(|name| summary.probe(name).hits);
+        assert_eq!(hits, [8, 8, 80], "{qemu}: {}", result.stderr);
+        assert_eq!(values(&result.trace, "traced", "banner"), ["\"Linux"; 80], "{qemu}");
+    }
+}
+
 /// The guest dies; what led there is told, to the last function.
 #[test]
 fn panic() {
