@@ -10,6 +10,8 @@ pub(crate) struct Cell {
     hits: AtomicU64,
     filtered: AtomicU64,
     dropped: AtomicU64,
+    /// Counted by the writer thread only.
+    written: AtomicU64,
 }
 
 /// The sum over all vCPUs.
@@ -18,6 +20,7 @@ pub(crate) struct Totals {
     pub(crate) hits: u64,
     pub(crate) filtered: u64,
     pub(crate) dropped: u64,
+    pub(crate) written: u64,
 }
 
 const CHUNK: usize = 1024;
@@ -56,6 +59,11 @@ impl Cell {
     #[inline]
     pub(crate) fn dropped(&self) {
         bump(&self.dropped);
+    }
+
+    #[inline]
+    pub(crate) fn written(&self) {
+        bump(&self.written);
     }
 }
 
@@ -143,6 +151,7 @@ impl Counters {
             totals.hits += cell.hits.load(Ordering::Relaxed);
             totals.filtered += cell.filtered.load(Ordering::Relaxed);
             totals.dropped += cell.dropped.load(Ordering::Relaxed);
+            totals.written += cell.written.load(Ordering::Relaxed);
         }
         totals
     }
@@ -170,7 +179,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(counters.totals(2999), Totals { hits: 400_000, filtered: 0, dropped: 40_000 });
+        assert_eq!(counters.totals(2999), Totals { hits: 400_000, filtered: 0, dropped: 40_000, written: 0 });
         assert_eq!(counters.totals(2998), Totals::default());
     }
 

@@ -98,7 +98,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
             event.inline =
                 place.map(|place| *inline_by_place.entry(place).or_insert_with(|| inline_counters.allocate()));
         }
-        listed.push(Listed { output, inline: event.inline });
+        listed.push(Listed { output, action: event.action, inline: event.inline });
         if let Some(place) = place {
             registrations.push((place, event, probe.config.enabled));
         }
@@ -134,7 +134,8 @@ fn load_image(settings: &Settings, command_line: &[String]) -> Result<Option<Ker
     let mut image: Option<KernelImage> = None;
     for file in &files {
         let hint = if given { "" } else { "\n(the file behind QEMU's -kernel; name another with kernel=FILE)" };
-        let next = KernelImage::load(file).map_err(|error| format!("kernel={}: {error}{hint}", file.display()))?;
+        let next =
+            KernelImage::load(file).map_err(|error| format!("kernel={}: {}{hint}", file.display(), error.kind))?;
         match &mut image {
             None => image = Some(next),
             Some(image) => add_symbols(image, next).map_err(|error| format!("kernel={}: {error}", file.display()))?,

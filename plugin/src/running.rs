@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qkprobe_arch::{Arch, GuestAddr, InsnSlot, RegisterId, RegisterSource};
-use qkprobe_lang::Backpressure;
+use qkprobe_lang::{Action, Backpressure};
 use qkprobe_symbols::KernelImage;
 
 use crate::counters::Counters;
@@ -47,6 +47,7 @@ pub(crate) struct Machine {
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) output: u32,
+    pub(crate) action: Action,
     pub(crate) inline: Option<crate::qemu::inline_count::InlineCounter>,
 }
 
@@ -167,10 +168,14 @@ impl Plugin {
     /// QEMU ends: write what there is, then the summary.
     pub(crate) fn exit(&self) {
         let drained = self.writer.finish(EXIT_PATIENCE);
+        let summary = self.summary(drained);
         if !drained {
-            say!("qkprobe: the records could not be written within {} s: some are lost", EXIT_PATIENCE.as_secs());
+            say!(
+                "qkprobe: records could not be written within {} s: {} are lost",
+                EXIT_PATIENCE.as_secs(),
+                summary.lost
+            );
         }
-        let summary = self.summary();
         crate::message::tell(format_args!("{}", summary.to_table()));
         if let Some(path) = &self.summary_file
             && let Err(error) = write_whole(path, &summary.to_json())
@@ -179,7 +184,9 @@ impl Plugin {
         }
     }
 
-    fn summary(&self) -> Summary {
+    /// `drained`: the writer has written or given up every record. If it stands still, all that it has not written is
+    /// lost.
+    fn summary(&self, drained: bool) -> Summary {
         let slide = self.locator.as_ref().and_then(|locator| locator.slide());
         let boundary_lost = self.boundary_lost.lock();
         let outputs = self.writer.outputs();
@@ -200,11 +207,18 @@ impl Plugin {
                 hits: totals.hits + inline,
                 filtered: totals.filtered,
                 missed: 0,
-                dropped: totals.dropped,
+                dropped: match listed.action {
+                    Action::Trace if !drained => totals.hits.saturating_sub(totals.written),
+                    _ => totals.dropped,
+                },
                 boundary_lost: place.and_then(|place| boundary_lost.get(&place).copied()).unwrap_or(0),
             }
         });
-        let (written, lost) = self.writer.totals();
+        let probes: Vec<_> = probes.collect();
+        let (written, mut lost) = self.writer.totals();
+        if !drained {
+            lost = probes.iter().map(|probe| probe.dropped).sum();
+        }
         Summary {
             qemu: self.machine.qemu.clone(),
             api: self.machine.api.level,
@@ -213,7 +227,7 @@ impl Plugin {
             problem: self.problem.lock().clone(),
             written,
             lost,
-            probes: probes.collect(),
+            probes,
         }
     }
 

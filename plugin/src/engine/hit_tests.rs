@@ -81,11 +81,11 @@ fn a_hit_allocates_nothing_and_takes_no_lock() {
         allocated
     });
     assert_eq!(before, 0, "allocations in 10,000 hits of three probes");
-    assert_eq!(bench.totals(output), Totals { hits: 10_001, filtered: 0, dropped: 0 });
-    assert_eq!(bench.totals(filtered), Totals { hits: 0, filtered: 10_001, dropped: 0 });
-    assert_eq!(bench.totals(counted).hits, 10_001);
     let lines = bench.finish();
     assert_eq!(lines.len(), 10_001);
+    assert_eq!(bench.totals(output), Totals { hits: 10_001, filtered: 0, dropped: 0, written: 10_001 });
+    assert_eq!(bench.totals(filtered), Totals { hits: 0, filtered: 10_001, dropped: 0, written: 0 });
+    assert_eq!(bench.totals(counted).hits, 10_001);
     let line = " all: (do_one) a=0xa7000 s=\"hello\" us=\"hello\" f={104,101,108,108} st=0x0 sym=0x57000";
     assert!(lines.iter().all(|text| text.ends_with(line)), "{}", lines[0]);
 }

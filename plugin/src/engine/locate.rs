@@ -114,10 +114,15 @@ impl Locator {
     }
 
     /// The block that is being translated: its address in the image, and what there is to tell the user.
-    /// `host` is the host pointer of its first instruction.
-    pub(crate) fn block(&self, vaddr: GuestAddr, host: Option<HostAddr>) -> (Option<GuestAddr>, Option<Verdict>) {
+    /// `host` is the host pointer of its first instruction, `first` that instruction's bytes.
+    pub(crate) fn block(
+        &self,
+        vaddr: GuestAddr,
+        host: Option<HostAddr>,
+        first: &[u8],
+    ) -> (Option<GuestAddr>, Option<Verdict>) {
         match &self.method {
-            Method::Compare(compare) => self.compare(compare, vaddr, host),
+            Method::Compare(compare) => self.compare(compare, vaddr, host, first),
             Method::Given { .. } => {
                 let inside = self.region.contains(&vaddr.0);
                 (self.linked(vaddr).filter(|_| inside), None)
@@ -151,14 +156,24 @@ impl Locator {
         compare: &Compare,
         vaddr: GuestAddr,
         host: Option<HostAddr>,
+        first: &[u8],
     ) -> (Option<GuestAddr>, Option<Verdict>) {
         let Some(host) = host else { return (None, None) };
         let in_region = self.region.contains(&vaddr.0);
         if let Some(linked) = compare.linked(host) {
-            if in_region {
-                self.learn_slide(vaddr.0.wrapping_sub(linked.0));
+            if compare.still_there(host, linked, first) {
+                if in_region {
+                    self.learn_slide(vaddr.0.wrapping_sub(linked.0));
+                }
+                return (Some(linked), None);
             }
-            return (Some(linked), None);
+            // Other text than the image has: patched, or a kernel that a reboot loaded over the old one, a bit further on.
+            match compare.search(host) {
+                Candidate::Found(start) => return self.found(compare, start, vaddr, host),
+                // Patched. Before its own relocation a kernel has not patched itself: there it must be a stranger.
+                _ if in_region && self.linked(vaddr) == Some(linked) => return (Some(linked), None),
+                _ => return (None, None),
+            }
         }
         // Not found yet, or a kernel that was loaded again elsewhere: look at blocks that can be a kernel's.
         let known = compare.host_start.load(Ordering::Acquire) != 0;
@@ -168,32 +183,42 @@ impl Locator {
             return (None, None);
         }
         match compare.search(host) {
-            Candidate::Found(start) => {
-                if !in_region {
-                    compare.identity.store(host.0.wrapping_sub(vaddr.0 as usize), Ordering::Relaxed);
-                }
-                self.slide_known.store(false, Ordering::Relaxed);
-                self.strangers.store(0, Ordering::Relaxed);
-                // Release: see `host_start`.
-                compare.host_start.store(start.0, Ordering::Release);
-                let linked = compare.linked(host);
-                if let Some(linked) = linked.filter(|_| in_region) {
-                    self.learn_slide(vaddr.0.wrapping_sub(linked.0));
-                }
-                (linked, Some(Verdict::Found))
-            }
+            Candidate::Found(start) => self.found(compare, start, vaddr, host),
             Candidate::OtherKernel(banner) => (None, self.settle(Verdict::OtherKernel(Some(banner)))),
             Candidate::None if in_region => {
                 compare.remember(vaddr, host);
                 let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
                 let patient = strangers < PATIENCE;
-                (None, if patient { None } else { self.settle(Verdict::OtherKernel(None)) })
+                let verdict = (!patient).then(|| self.settle(Verdict::OtherKernel(banner_behind(host)))).flatten();
+                (None, verdict)
             }
             Candidate::None => {
                 compare.remember(vaddr, host);
                 (None, None)
             }
         }
+    }
+
+    fn found(
+        &self,
+        compare: &Compare,
+        start: HostAddr,
+        vaddr: GuestAddr,
+        host: HostAddr,
+    ) -> (Option<GuestAddr>, Option<Verdict>) {
+        let in_region = self.region.contains(&vaddr.0);
+        if !in_region {
+            compare.identity.store(host.0.wrapping_sub(vaddr.0 as usize), Ordering::Relaxed);
+        }
+        self.slide_known.store(false, Ordering::Relaxed);
+        self.strangers.store(0, Ordering::Relaxed);
+        // Release: see `host_start`.
+        compare.host_start.store(start.0, Ordering::Release);
+        let linked = compare.linked(host);
+        if let Some(linked) = linked.filter(|_| in_region) {
+            self.learn_slide(vaddr.0.wrapping_sub(linked.0));
+        }
+        (linked, Some(Verdict::Found))
     }
 
     fn settle(&self, verdict: Verdict) -> Option<Verdict> {
@@ -267,6 +292,17 @@ impl Compare {
         (start != 0 && offset < self.len).then(|| self.start.wrapping_add(offset))
     }
 
+    /// Whether the block is still what the image has there: by its first instruction, else by its page.
+    fn still_there(&self, host: HostAddr, linked: GuestAddr, first: &[u8]) -> bool {
+        if self.index.bytes(linked, first.len()).is_none_or(|ours| ours == first) {
+            return true;
+        }
+        let mut page = [0; PAGE];
+        let image_page = GuestAddr(linked.0 & !(PAGE as u64 - 1));
+        host_memory::read(HostAddr(host.0 & !(PAGE - 1)), &mut page)
+            && self.index.page_matches(image_page, &page).is_same()
+    }
+
     fn remember(&self, vaddr: GuestAddr, host: HostAddr) {
         let mut blocks = self.unrecognised.lock();
         if blocks.len() == REMEMBERED {
@@ -332,4 +368,29 @@ impl Compare {
         }
         if agree * 4 >= seen * 3 { Candidate::Found(start) } else { Candidate::None }
     }
+}
+
+/// The banner of a kernel of which a piece of text is known: it lies in the read-only data behind the text.
+fn banner_behind(text: HostAddr) -> Option<String> {
+    const MOST: usize = 64 << 20;
+    const STEP: usize = 1 << 20;
+    /// Pieces overlap by this, so that no banner is cut.
+    const OVERLAP: usize = 512;
+    let marker = b"Linux version ";
+    let mut piece = vec![0; STEP + OVERLAP];
+    for offset in (0..MOST).step_by(STEP) {
+        let at = HostAddr((text.0 & !(PAGE - 1)).wrapping_add(offset));
+        if !host_memory::read(at, &mut piece) {
+            return None;
+        }
+        let banner = memchr::memmem::find_iter(&piece, marker).find_map(|found| {
+            let text = piece.get(found..)?;
+            let line = text.split(|byte| *byte == b'\n' || *byte == 0).next()?;
+            text.get(marker.len())?.is_ascii_digit().then(|| String::from_utf8_lossy(line).into_owned())
+        });
+        if banner.is_some() {
+            return banner;
+        }
+    }
+    None
 }

@@ -65,14 +65,17 @@ pub(crate) fn translate(
     let guard = reader.pin();
     let mut linked = None;
     if let Some(locator) = locator {
-        let (found, verdict) = locator.block(vaddr, host);
+        let mut first = [0; qkprobe_arch::MAX_INSN_BYTES];
+        let len = block.bytes(0, &mut first).min(first.len());
+        let first = first.get(..len).unwrap_or_default();
+        let (found, verdict) = locator.block(vaddr, host, first);
         linked = found;
         if let Some(verdict) = verdict {
             findings.verdict(verdict);
         }
         if let Some(linked) = found
             && locator.wants_entries()
-            && looks_like_entry(arch, block)
+            && arch.looks_like_entry(first)
             && let Some(verdict) = locator.entry_seen(linked)
         {
             findings.verdict(verdict);
@@ -82,12 +85,6 @@ pub(crate) fn translate(
         plant(arch, registry, Place::Image(linked), vaddr, block, count, &guard, findings);
     }
     plant(arch, registry, Place::Virtual(vaddr), vaddr, block, count, &guard, findings);
-}
-
-fn looks_like_entry(arch: &dyn Arch, block: &impl Block) -> bool {
-    let mut first = [0; 16];
-    let len = block.bytes(0, &mut first).min(first.len());
-    arch.looks_like_entry(&first[..len])
 }
 
 #[allow(clippy::too_many_arguments, reason = "one call site a place kind; a struct would only rename them")]

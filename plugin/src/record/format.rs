@@ -35,6 +35,7 @@ pub(crate) fn start(format: Format, preamble: &Preamble, out: &mut Vec<u8>) {
             let head = serde_json::json!({
                 "type": "start", "qkprobe": version, "qemu": qemu, "api": api, "target": target,
                 "clock": "seconds of the host's monotonic clock since QEMU made the machine",
+                "whole": "only if the last line has the type end",
             });
             format!("{head}\n")
         }

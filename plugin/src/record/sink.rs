@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 /// The file or stream behind `out=`.
@@ -14,8 +15,12 @@ pub(crate) struct Sink {
 
 #[derive(Debug)]
 enum Target {
-    Stderr,
-    File { file: File, path: PathBuf },
+    /// A descriptor of our own: the standard library takes a closed standard error for one that swallows everything.
+    Stderr(Option<File>),
+    File {
+        file: File,
+        path: PathBuf,
+    },
 }
 
 impl Sink {
@@ -25,7 +30,7 @@ impl Sink {
     /// What creating the file says.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, String> {
         let target = match path {
-            None => Target::Stderr,
+            None => Target::Stderr(io::stderr().as_fd().try_clone_to_owned().ok().map(File::from)),
             Some(path) => {
                 let file = File::create(path)
                     .map_err(|error| format!("out={}: cannot create the file: {error}", path.display()))?;
@@ -37,7 +42,7 @@ impl Sink {
 
     pub(crate) fn name(&self) -> String {
         match &self.target {
-            Target::Stderr => "standard error".to_owned(),
+            Target::Stderr(_) => "standard error".to_owned(),
             Target::File { path, .. } => path.display().to_string(),
         }
     }
@@ -60,7 +65,8 @@ impl Sink {
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             let result = match &mut self.target {
-                Target::Stderr => io::stderr().write(rest),
+                Target::Stderr(Some(file)) => file.write(rest),
+                Target::Stderr(None) => Err(io::Error::from_raw_os_error(libc::EBADF)),
                 Target::File { file, .. } => file.write(rest),
             };
             match result {

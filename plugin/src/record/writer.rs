@@ -329,7 +329,7 @@ impl Worker {
         } else {
             let result = self.config.sink.write_lines(&self.text);
             match result {
-                Ok(()) => _ = self.shared.written.fetch_add(pending.len() as u64, Ordering::Relaxed),
+                Ok(()) => self.account_written(pending),
                 Err((written, error)) => {
                     say!(
                         "qkprobe: {}: {error}; records are lost from here on until it can be written again",
@@ -344,10 +344,19 @@ impl Worker {
         self.text.clear();
     }
 
+    fn account_written(&self, records: &[(u32, u64)]) {
+        for (output, _) in records {
+            if let Some(cell) = self.config.counters.cell(*output) {
+                cell.written();
+            }
+        }
+        self.shared.written.fetch_add(records.len() as u64, Ordering::Relaxed);
+    }
+
     /// Counts as lost what ends behind the first `written` bytes.
     fn lose(&mut self, pending: &[(u32, u64)], written: u64) {
         let kept = pending.iter().take_while(|(_, end)| *end <= written).count();
-        self.shared.written.fetch_add(kept as u64, Ordering::Relaxed);
+        self.account_written(pending.get(..kept).unwrap_or_default());
         let lost = pending.get(kept..).unwrap_or_default();
         for (output, _) in lost {
             if let Some(cell) = self.config.counters.cell(*output) {

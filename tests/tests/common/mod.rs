@@ -81,7 +81,7 @@ pub(crate) fn assert_hits(boot: &BootResult, what: &str, expected: &[(&str, u64)
 /// One line of the trace in ftrace's form, taken apart as strictly as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TraceLine<'a> {
-    /// The vCPU.
+    /// The vCPU; `u32::MAX` for `---`, where QEMU does not tell.
     pub(crate) cpu: u32,
     /// Microseconds since the machine was made.
     pub(crate) time: u64,
@@ -107,8 +107,9 @@ pub(crate) fn trace_line(line: &str) -> Option<TraceLine<'_>> {
     let (time, rest) = rest.split_at_checked(12)?;
     let (seconds, micros) = time.trim_start_matches(' ').split_once('.')?;
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if cpu.len() != 3 || micros.len() != 6 || !digits(cpu) || !digits(micros) || !digits(seconds) || seconds.is_empty()
-    {
+    let cpu =
+        if cpu == "---" { u32::MAX } else { Some(cpu).filter(|cpu| cpu.len() == 3 && digits(cpu))?.parse().ok()? };
+    if micros.len() != 6 || !digits(micros) || !digits(seconds) || seconds.is_empty() {
         return None;
     }
     let (event, rest) = rest.strip_prefix(": ")?.split_once(": (")?;
@@ -117,5 +118,5 @@ pub(crate) fn trace_line(line: &str) -> Option<TraceLine<'_>> {
         return None;
     }
     let time = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
-    Some(TraceLine { cpu: cpu.parse().ok()?, time, event, place, args })
+    Some(TraceLine { cpu, time, event, place, args })
 }
