@@ -35,7 +35,7 @@ fn a_panic_in_a_hit_silences_the_plugin_and_not_the_guest() {
         assert!(boot.stderr.contains("all probes are silent from here on; the guest goes on"), "{}", boot.stderr);
         assert!(boot.console.contains("alive"), "{}", boot.console);
         let written = boot.trace.lines().filter(|line| !line.starts_with('#')).count();
-        // 999 hits went before; the other vCPU may have had one under way.
-        assert!((998..=1001).contains(&written), "{written} records");
+        // 999 hits went before. While the panic is reported, the other vCPU may have all of its own 5,000.
+        assert!((999..=5999).contains(&written), "{written} records");
     }
 }

@@ -189,7 +189,7 @@ impl Locator {
                 compare.remember(vaddr, host);
                 let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
                 let patient = strangers < PATIENCE;
-                let verdict = (!patient).then(|| self.settle(Verdict::OtherKernel(banner_behind(host)))).flatten();
+                let verdict = (!patient).then(|| self.settle(Verdict::OtherKernel(banner_near(host)))).flatten();
                 (None, verdict)
             }
             Candidate::None => {
@@ -370,27 +370,29 @@ impl Compare {
     }
 }
 
-/// The banner of a kernel of which a piece of text is known: it lies in the read-only data behind the text.
-fn banner_behind(text: HostAddr) -> Option<String> {
+/// The banner of a kernel of which a piece of code is known: it lies in the read-only data, behind the text and before
+/// the init text. Looked for on both sides.
+fn banner_near(code: HostAddr) -> Option<String> {
     const MOST: usize = 64 << 20;
     const STEP: usize = 1 << 20;
     /// Pieces overlap by this, so that no banner is cut.
     const OVERLAP: usize = 512;
-    let marker = b"Linux version ";
+    let start = code.0 & !(PAGE - 1);
     let mut piece = vec![0; STEP + OVERLAP];
-    for offset in (0..MOST).step_by(STEP) {
-        let at = HostAddr((text.0 & !(PAGE - 1)).wrapping_add(offset));
-        if !host_memory::read(at, &mut piece) {
-            return None;
-        }
-        let banner = memchr::memmem::find_iter(&piece, marker).find_map(|found| {
-            let text = piece.get(found..)?;
-            let line = text.split(|byte| *byte == b'\n' || *byte == 0).next()?;
-            text.get(marker.len())?.is_ascii_digit().then(|| String::from_utf8_lossy(line).into_owned())
-        });
-        if banner.is_some() {
-            return banner;
-        }
-    }
-    None
+    let mut look = |at: usize| host_memory::read(HostAddr(at), &mut piece).then(|| banner_in(&piece));
+    let forward = (0..MOST).step_by(STEP).map(|offset| start.wrapping_add(offset));
+    let backward = (STEP..MOST).step_by(STEP).map(|offset| start.wrapping_sub(offset));
+    // A side ends where it cannot be read: at the end of the RAM.
+    let found = forward.map_while(&mut look).flatten().next();
+    found.or_else(|| backward.map_while(&mut look).flatten().next())
+}
+
+/// `Linux version 6.1.0 (...) #1 SMP ...`; a build leaves a second, unnumbered one behind, and formats like `%s`.
+fn banner_in(bytes: &[u8]) -> Option<String> {
+    let marker = b"Linux version ";
+    memchr::memmem::find_iter(bytes, marker).find_map(|found| {
+        let line = bytes.get(found..)?.split(|byte| *byte == b'\n' || *byte == 0).next()?;
+        let numbered = line.windows(2).any(|pair| matches!(pair, [b'#', digit] if digit.is_ascii_digit()));
+        (line.get(marker.len())?.is_ascii_digit() && numbered).then(|| String::from_utf8_lossy(line).into_owned())
+    })
 }
