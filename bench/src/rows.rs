@@ -128,7 +128,7 @@ const COUNT: Hit = Hit::new("count", "getppid");
 const COUNT_ALL: Hit = Hit::new("count-all", "getppid");
 const EVENT: Hit = Hit::new("event", "getppid");
 const EVENT_3: Hit = Hit::new("event-3", "getppid");
-const EVENT_STRING: Hit = Hit::new("event-string", "openclose");
+const EVENT_STRING: Hit = Hit::new("event-string", "getppid");
 
 const fn row(
     name: &'static str,
@@ -168,7 +168,7 @@ pub(crate) const ROWS: &[Row] = &[
         &["elsewhere", "event"], Value::PerHit(EVENT)),
     row("event-3", "A hit with three registers", Unit::Nanoseconds, at_most(200.0),
         &["elsewhere", "event-3"], Value::PerHit(EVENT_3)),
-    row("event-string", "A hit with a user string", Unit::Nanoseconds, at_most(800.0),
+    row("event-string", "A hit with a user string behind one more dereference", Unit::Nanoseconds, at_most(800.0),
         &["elsewhere", "event-string"], Value::PerHit(EVENT_STRING)),
     row("guest-ftrace", "The guest's own kprobe event, at a function's entry (ftrace), without arguments", Unit::Nanoseconds, None,
         &["guest-kprobe"], Value::Plain("guest-kprobe/ftrace")),
