@@ -38,9 +38,20 @@ pub trait Machine {
 pub enum NextPc {
     /// To this address.
     At(GuestAddr),
-    /// It leaves the straight line: a trap, a system call, a return from interrupt, a far transfer, or a halt. What runs
-    /// next is not the registers' and the code's to say alone.
+    /// It traps on purpose: a breakpoint, a software interrupt, a system or hypervisor call, an undefined instruction.
+    /// What runs next is not the registers' and the memory's to say alone.
     Leaves,
+}
+
+/// Where execution can be after an instruction that completes, and the stack pointer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Successors {
+    /// The one place; of a conditional branch, the taken target.
+    pub first: GuestAddr,
+    /// Of a conditional branch, the next instruction, when that is another place.
+    pub second: Option<GuestAddr>,
+    /// The stack pointer that the instruction leaves, the same at both places.
+    pub sp: u64,
 }
 
 /// What `Execute::execute` did besides the registers and the memory that it wrote.
@@ -48,15 +59,17 @@ pub enum NextPc {
 pub struct Executed {
     /// The next program counter.
     pub next: GuestAddr,
-    /// The bits of the flags register that the ISA's manual leaves undefined after this instruction. They were left as
-    /// they were; a CPU may do otherwise, so a comparison must mask them.
+    /// The bits of the flags register that the ISA's manual leaves undefined after this instruction, or that CPU models
+    /// set differently. A comparison must mask them: they are as they were, or as one of the models sets them.
     pub undefined_flags: u64,
 }
 
 /// Why an instruction was not evaluated. Nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecuteError {
-    /// Not of the classes that are evaluated; or atomic, and the machine is not alone. The kernel's errno: EOPNOTSUPP.
+    /// Not of the classes that are evaluated; or it raises an exception other than a fault with these operands (a
+    /// division by 0), or leaves a register undefined; or atomic, and the machine is not alone. The kernel's errno:
+    /// EOPNOTSUPP.
     #[error("the instruction at {addr} cannot be executed out of line")]
     NotSupported {
         /// The instruction.
@@ -91,19 +104,44 @@ pub trait Execute: Arch {
     /// with carry, an instruction that keeps a part of them)? If so, the machine's flags must be exact.
     fn reads_flags(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
 
-    /// Where execution goes after the instruction. Exact for every near control transfer, whose registers and memory
-    /// it reads: call it before the instruction runs. A conditional branch reads the flags register too, see
-    /// `reads_flags`. An instruction that repeats goes to the next one, once it has finished.
+    /// Where execution goes after the instruction. Exact for every control transfer that goes on, near or far, a return
+    /// from an interrupt or to the user included; it reads the registers and the memory: call it before the instruction
+    /// runs. A conditional branch reads the flags register too, see `reads_flags`. An instruction that repeats goes to
+    /// the next one once it has finished, and so does one that waits for an interrupt.
     ///
     /// # Errors
     /// `Fault` when the target lies in memory that cannot be read; `Register` when the machine withholds a register;
     /// `NotSupported` when the target hangs on more than registers and memory (transactions).
     fn next_pc(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<NextPc, ExecuteError>;
 
+    /// Where execution can go after the instruction, and the stack pointer that it leaves. Unlike `next_pc` it needs no
+    /// flags, which may be stale at a hit, and never reads that register: of a conditional branch it gives both places.
+    /// Only what decides is read: no memory for an instruction whose target and stack pointer the registers tell. Changes
+    /// nothing. Call it before the instruction runs.
+    ///
+    /// # Errors
+    /// `NotSupported` for what traps on purpose, and where the stack pointer hangs on flags or on an instruction that
+    /// is not evaluated: what `has_successor` denies. `Fault` and `Register` as the machine says.
+    fn successors(
+        &self,
+        slot: &InsnSlot,
+        addr: GuestAddr,
+        machine: &mut dyn Machine,
+    ) -> Result<Successors, ExecuteError>;
+
+    /// Whether `successors` can answer for the instruction, whatever the registers and the memory hold.
+    fn has_successor(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
+
+    /// Whether nothing reads the arithmetic flags that hold at `addr` before they are all overwritten, as far as the text
+    /// from `addr` on proves: a walk over straight-line code and direct jumps within `text`, which begins at `addr`. At
+    /// a call, a return and an indirect jump the flags are dead by the calling convention. False means "not proved":
+    /// something reads them, or branches, or traps, or the walk left the text or found no end.
+    fn flags_dead_after(&self, text: &[u8], addr: GuestAddr) -> bool;
+
     /// Executes the instruction: changes registers and memory as it would, all or nothing.
     ///
     /// # Errors
-    /// `NotSupported` for the classes that are not evaluated, among them all for which `next_pc` says `Leaves`;
-    /// `Fault` and `Register` as the machine says.
+    /// `NotSupported` for the classes that are not evaluated, among them all for which `next_pc` says `Leaves`
+    /// and all far transfers; `Fault` and `Register` as the machine says.
     fn execute(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<Executed, ExecuteError>;
 }

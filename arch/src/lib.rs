@@ -15,7 +15,7 @@ mod reg;
 pub mod x86;
 
 pub use addr::{ByteOrder, GuestAddr};
-pub use execute::{Execute, ExecuteError, Executed, Machine, NextPc};
+pub use execute::{Execute, ExecuteError, Executed, Machine, NextPc, Successors};
 pub use insn::{BoundaryError, DecodeError, Flow, Insn, InsnSlot, MAX_INSN_BYTES};
 pub use reg::{ArgumentPlace, Register, RegisterId, RegisterSource, Role};
 
@@ -27,6 +27,15 @@ pub enum Privilege {
     /// User code may execute there as well (user half, vsyscall page, overlapping address spaces):
     /// `Arch::is_privileged` on the registers decides at the hit.
     AskRegisters,
+}
+
+/// Where a function finds the address that it returns to, before its first instruction runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReturnPlace {
+    /// In the word at the stack pointer (without bias); the return pops it.
+    Stack,
+    /// In a register.
+    Register(RegisterId),
 }
 
 /// The questions that the engine asks of a guest ISA. One value per ISA, chosen once at install.
@@ -60,6 +69,35 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
 
     /// Size and alignment of a kernel stack: the limit of `$stackN`.
     fn thread_size(&self) -> u64;
+
+    /// Where the return address is at a function's entry.
+    fn return_place(&self) -> ReturnPlace;
+
+    /// The stack pointer that a caller finds when a function has returned to it, given the stack pointer at the
+    /// function's entry. Functions that drop their arguments too (`ret $16`) are not meant: kernels have none.
+    fn sp_after_return(&self, sp_at_entry: u64) -> u64;
+
+    /// Where the CPU stored the interrupted program counter when an instruction that ran in kernel mode with this stack
+    /// pointer raised an exception whose handler runs on the same stack; `None` where exceptions store nothing in memory.
+    /// By that word an instruction that is restarted is told from one whose handler went elsewhere (a fix-up).
+    fn restart_frame(&self, sp: u64) -> Option<GuestAddr>;
+
+    /// Kernel functions from which a task does not come back: when one is entered, everything that is pending on its
+    /// stack is over. Those that a kernel lacks are to be passed over.
+    fn task_end_symbols(&self) -> &'static [&'static str];
+
+    /// Where a new task first runs, on a stack that nothing is pending on. In order of preference: only the first that
+    /// a kernel has is meant.
+    fn task_start_symbols(&self) -> &'static [&'static str];
+
+    /// May a handler that runs before an instruction set this register through QEMU? The general registers; and the
+    /// flags, with the caveat that QEMU may still hold the arithmetic ones elsewhere (it computes them lazily) and then
+    /// overwrites what was set. Never the program counter, what selects a segment, and what is no register at all.
+    fn writable(&self, id: RegisterId) -> bool;
+
+    /// May the instruction raise an exception whose handler mends the cause and runs it again: does it access memory in a way
+    /// that can fault on an intact stack? The instructions of function entries do not.
+    fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
 
     /// How many bytes of a function's start belong to its entry, where a probe on `SYM` really goes:
     /// x86 steps over ENDBR, so that `SYM` and `SYM+4` are one place (kernel: `arch_adjust_kprobe_addr`).

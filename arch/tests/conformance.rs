@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use qkprobe_arch::{
     Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, InsnSlot, MAX_INSN_BYTES, Register,
-    RegisterId, RegisterSource, Role, all, by_target,
+    RegisterId, RegisterSource, ReturnPlace, Role, all, by_target,
 };
 
 /// Aligned for every ISA, and so that neither end of the address space is near.
@@ -131,6 +131,51 @@ fn stacks_are_aligned_powers_of_two() {
         let size = arch.thread_size();
         assert!(size.is_power_of_two() && (4096..=1 << 20).contains(&size), "{}: {size}", arch.name());
         assert!(arch.stack_bias() < 4096, "{}", arch.name());
+    }
+}
+
+#[test]
+fn a_return_is_found_and_leaves_the_stack_no_deeper() {
+    for arch in all() {
+        let isa = arch.name();
+        let sp = 0x1000_0000;
+        let word = arch.word_bytes() as u64;
+        match arch.return_place() {
+            ReturnPlace::Stack => assert_eq!(arch.sp_after_return(sp), sp + word, "{isa}"),
+            ReturnPlace::Register(id) => {
+                assert_eq!(arch.sp_after_return(sp), sp, "{isa}");
+                assert_eq!(usize::from(register(*arch, id).bytes), arch.word_bytes(), "{isa}");
+            }
+        }
+        if let Some(GuestAddr(frame)) = arch.restart_frame(sp) {
+            assert!(frame < sp && frame % word == 0, "{isa}: {frame:#x}");
+        }
+    }
+}
+
+#[test]
+fn tasks_end_and_start_somewhere() {
+    for arch in all() {
+        for symbols in [arch.task_end_symbols(), arch.task_start_symbols()] {
+            assert!(!symbols.is_empty() && symbols.iter().all(|symbol| !symbol.is_empty()), "{}", arch.name());
+        }
+    }
+}
+
+#[test]
+fn handlers_may_write_what_computes_and_not_what_steers() {
+    for arch in all() {
+        let isa = arch.name();
+        for (index, register) in (0..).zip(arch.registers()) {
+            let writable = arch.writable(RegisterId(index));
+            let expected = match (register.role, register.source) {
+                (Role::ProgramCounter, _) | (_, RegisterSource::ProbeAddress | RegisterSource::Constant(_)) => false,
+                (Role::Other, _) => continue,
+                _ => true,
+            };
+            assert_eq!(writable, expected, "{isa}: {}", register.name);
+        }
+        assert!(!arch.writable(RegisterId(u8::MAX)), "{isa}: beyond the table");
     }
 }
 

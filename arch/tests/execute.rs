@@ -7,7 +7,7 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use qkprobe_arch::{
     Arch, Execute, ExecuteError, Executed, Flow, GuestAddr, InsnSlot, MAX_INSN_BYTES, Machine, NextPc, RegisterId,
-    Role, all,
+    Role, Successors, all,
 };
 
 thread_local! {
@@ -54,6 +54,8 @@ struct Any {
     fails: u32,
     /// How many accesses would change something.
     changes: u32,
+    /// The register that is not shown.
+    withheld: Option<usize>,
 }
 
 impl Any {
@@ -65,7 +67,7 @@ impl Any {
         };
         let registers = std::array::from_fn(|_| next());
         let memory = std::array::from_fn(|_| next() as u8);
-        Self { guest: Guest { registers, stored: None }, memory, accesses: 0, fails, changes: 0 }
+        Self { guest: Guest { registers, stored: None }, memory, accesses: 0, fails, changes: 0, withheld: None }
     }
 
     fn takes(&mut self) -> bool {
@@ -77,7 +79,8 @@ impl Any {
 
 impl Machine for Any {
     fn register(&mut self, RegisterId(id): RegisterId) -> Option<u64> {
-        self.takes().then_some(self.guest.registers[usize::from(id)])
+        let takes = self.takes() && self.withheld != Some(usize::from(id));
+        takes.then_some(self.guest.registers[usize::from(id)])
     }
 
     fn set_register(&mut self, RegisterId(id): RegisterId, value: u64) -> bool {
@@ -165,7 +168,8 @@ proptest! {
             }
             let behind = TEXT.wrapping_add(u64::from(slot.insn.len));
             match (slot.insn.flow, next) {
-                (Flow::Trap, next) => prop_assert_eq!(next, Ok(NextPc::Leaves), "{}", isa),
+                (Flow::Trap, Ok(NextPc::Leaves)) => prop_assert!(!execute.has_successor(&slot, TEXT), "{isa}"),
+                (Flow::Trap, next) => prop_assert!(next.is_ok() && execute.has_successor(&slot, TEXT), "{isa}"),
                 (Flow::Next, Ok(NextPc::At(at))) => prop_assert_eq!(at, behind, "{}", isa),
                 (Flow::Jump { target } | Flow::Call { target }, Ok(NextPc::At(at))) => {
                     prop_assert_eq!(at, target, "{}", isa);
@@ -177,6 +181,40 @@ proptest! {
                     prop_assert_eq!(other, refused, "{}: direct targets need no memory", isa);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn successors_hold_what_execution_does(text in any_text(), seed: u64) {
+        for (execute, slot) in slots(&text) {
+            let isa = execute.name();
+            let id = |role| execute.registers().iter().position(|register| register.role == role).expect("a register");
+            let mut machine = Any::new(seed, NONE_FAILS);
+            machine.withheld = Some(id(Role::Flags));
+            let found = execute.successors(&slot, TEXT, &mut machine);
+            prop_assert_eq!(machine.changes, 0, "{}: successors changes nothing", isa);
+            if execute.has_successor(&slot, TEXT) {
+                prop_assert!(found.is_ok(), "{isa}: without flags {found:?}");
+            }
+            let Ok(Successors { first, second, sp }) = found else { continue };
+            prop_assert_ne!(Some(first), second, "{}", isa);
+            machine.withheld = None;
+            let is_one = |place| first == place || second == Some(place);
+            if let Ok(NextPc::At(next)) = execute.next_pc(&slot, TEXT, &mut machine) {
+                prop_assert!(is_one(next), "{isa}: {next}, not {first} or {second:?}");
+            }
+            if let Ok(Executed { next, .. }) = execute.execute(&slot, TEXT, &mut machine) {
+                prop_assert!(is_one(next), "{isa}: {next}, not {first} or {second:?}");
+                prop_assert_eq!(machine.guest.registers[usize::from(execute.stack_pointer().0)], sp, "{}", isa);
+            }
+        }
+    }
+
+    #[test]
+    fn deadness_answers_any_text(text in any_text(), addr: u64) {
+        for (_, execute) in able() {
+            prop_assert!(!execute.flags_dead_after(&[], GuestAddr(addr)), "{}: nothing proves nothing", execute.name());
+            let _ = execute.flags_dead_after(&text, GuestAddr(addr));
         }
     }
 
@@ -230,8 +268,12 @@ proptest! {
             let next = execute.next_pc(&slot, TEXT, &mut machine);
             let executed = execute.execute(&slot, TEXT, &mut machine);
             let reads = execute.reads_flags(&slot, TEXT);
+            let successors = execute.successors(&slot, TEXT, &mut machine);
+            let has_successor = execute.has_successor(&slot, TEXT);
+            let are_dead = execute.flags_dead_after(&text, TEXT);
             let after = ALLOCATIONS.with(Cell::get);
-            prop_assert_eq!(after, before, "{}: {:?} {:?} {}", execute.name(), next, executed, reads);
+            prop_assert_eq!(after, before, "{}: {:?} {:?}", execute.name(), next, executed);
+            let _ = std::hint::black_box((reads, successors, has_successor, are_dead));
         }
     }
 }

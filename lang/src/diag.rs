@@ -1,7 +1,11 @@
-//! Why a definition is refused: the kernel's text, errno and caret column, and what to do about it.
+//! Why a definition, or what stands behind it, is refused: the kernel's text, errno and caret column, and what to do
+//! about it.
 
 use std::borrow::Cow;
 use std::fmt;
+
+/// The speaker of the kernel's own errors.
+const KERNEL: &str = "trace_kprobe";
 
 /// `ENOENT`.
 pub(crate) const ENOENT: i32 = 2;
@@ -24,8 +28,11 @@ pub(crate) const EILSEQ: i32 = 84;
 /// ```
 ///
 /// The last line is this project's own, and only there when it has something to say.
+/// Where the kernel has no such grammar (probe options), the first word is `qkprobe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// Whose grammar was violated: `trace_kprobe`, or `qkprobe` for what this project adds.
+    pub grammar: &'static str,
     /// The kernel's error text; an own one where the kernel only returns an errno.
     pub text: Cow<'static, str>,
     /// The positive errno that the kernel's `write` fails with.
@@ -40,7 +47,14 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub(crate) fn unlogged(text: &'static str, errno: i32, words: &[&str]) -> Self {
-        Self { text: Cow::Borrowed(text), errno, column: None, command: words.join(" "), help: None }
+        let text = Cow::Borrowed(text);
+        Self { grammar: KERNEL, text, errno, column: None, command: words.join(" "), help: None }
+    }
+
+    /// A mistake in what this project adds to a definition. `command` is shown on one line.
+    pub(crate) fn own(text: impl Into<Cow<'static, str>>, command: &str, column: usize) -> Self {
+        let command = command.replace(|c: char| c.is_ascii_control(), " ");
+        Self { grammar: "qkprobe", text: text.into(), errno: EINVAL, column: Some(column), command, help: None }
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -56,7 +70,7 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_error(f, "trace_kprobe", &self.text, &self.command, self.column, self.help.as_deref())
+        write_error(f, self.grammar, &self.text, &self.command, self.column, self.help.as_deref())
     }
 }
 
@@ -147,6 +161,9 @@ problems! {
     NOSUP_BTFARG: EINVAL "BTF is not available or not supported";
     NO_BTFARG: ENOENT "This variable is not found at this probe point";
     NOFENTRY_ARGS: EINVAL "$arg* can be used only on function entry or exit";
+    LATENCY_ON_PROBE: EINVAL "$latency is known at a function's return only: use r:";
+    ENTRYTIME_ON_PROBE: EINVAL "$entrytime is known at a function's return only: use r:";
+    TIME_CANT_DEREF: EINVAL "A time can not be dereferenced";
     DOUBLE_ARGS: EINVAL "$arg* can be used only once in the parameters";
 }
 
@@ -164,6 +181,7 @@ impl Words<'_> {
             _ => length(self.0),
         };
         Diagnostic {
+            grammar: KERNEL,
             text: Cow::Borrowed(problem.text),
             errno: problem.errno,
             column: Some(column),

@@ -5,12 +5,12 @@
 
 use std::path::PathBuf;
 
-use qkprobe_lang::{Action, Backpressure, Config, Format, Privilege, ProbeConfig};
+use qkprobe_lang::{Action, Backpressure, Config, Format, ProbeConfig};
 
 /// The arguments and what each is for, for messages.
-const KNOWN: [(&str, &str); 10] = [
+const KNOWN: [(&str, &str); 12] = [
     ("kernel", "kernel=FILE: vmlinux, bzImage, System.map or a copy of /proc/kallsyms"),
-    ("probe", "probe='p:NAME PLACE ARG...': a kprobe_events definition"),
+    ("probe", "probe='p:NAME PLACE ARG... [if FILTER] [do OPTION...]': a kprobe_events definition, and what it does"),
     ("count", "count='p:NAME PLACE': the same, but only counts"),
     ("filter", "filter='EXPR': for the probe= before it"),
     ("config", "config=FILE.toml: probes and settings"),
@@ -18,6 +18,8 @@ const KNOWN: [(&str, &str); 10] = [
     ("format", "format=ftrace|json"),
     ("summary", "summary=FILE: the summary as JSON, at exit"),
     ("backpressure", "backpressure=lossless|drop: whether a vCPU waits for the writer"),
+    ("control", "control=SOCKET: a socket to control the run by"),
+    ("verify", "verify=on|off: compare each probed instruction's copy with what the guest does"),
     ("slide", "slide=0xN: runtime minus linked address, for symbols without text"),
 ];
 
@@ -31,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) summary: Option<PathBuf>,
     pub(crate) backpressure: Option<Backpressure>,
     pub(crate) slide: Option<u64>,
+    pub(crate) control: Option<PathBuf>,
+    pub(crate) verify: bool,
 }
 
 impl Settings {
@@ -41,9 +45,11 @@ impl Settings {
     pub(crate) fn parse(args: &[String]) -> Result<Self, String> {
         let mut settings = Self::default();
         let mut last_probe = None;
+        let (mut verify, mut verify_of_file) = (None, None);
         for arg in args {
             let (key, value) = arg.split_once('=').unwrap_or((arg, "on"));
-            if value == "on" && KNOWN.iter().any(|(known, _)| *known == key) {
+            // For all keys but one, `on` is QEMU's word for "no value".
+            if value == "on" && key != "verify" && KNOWN.iter().any(|(known, _)| *known == key) {
                 return Err(format!("{key}: needs a value: {}", usage(key)));
             }
             if value.is_empty() {
@@ -52,25 +58,31 @@ impl Settings {
             match key {
                 "kernel" => settings.kernels.push(value.into()),
                 "probe" | "count" => {
-                    let action = if key == "count" { Action::Count } else { Action::Trace };
+                    let origin = format!("{key}={value}");
+                    let mut probe =
+                        ProbeConfig::from_line(value, origin.clone()).map_err(|error| format!("{origin}\n{error}"))?;
+                    if key == "count" {
+                        probe.action = Action::Count;
+                    }
                     last_probe = Some(settings.probes.len());
-                    settings.probes.push(ProbeConfig {
-                        def: value.to_owned(),
-                        filter: None,
-                        action,
-                        privilege: Privilege::Kernel,
-                        enabled: true,
-                        origin: format!("{key}={value}"),
-                    });
+                    settings.probes.push(probe);
                 }
                 "filter" => {
                     let probe = last_probe.take().and_then(|at| settings.probes.get_mut(at));
                     let probe = probe.ok_or("filter=: stands behind the probe= or count= that it filters, once")?;
+                    if probe.filter.is_some() {
+                        return Err(format!("filter={value}: the definition before it says 'if' already"));
+                    }
                     probe.filter = Some(value.to_owned());
                 }
-                "config" => settings.read_config(value)?,
+                "config" => {
+                    let said = settings.read_config(value)?;
+                    verify_of_file = verify_of_file.or(said);
+                }
                 "out" => settings.out = Some(value.into()),
                 "summary" => settings.summary = Some(value.into()),
+                "control" => settings.control = Some(value.into()),
+                "verify" => verify = Some(choice(key, value, &[("on", true), ("off", false)])?),
                 "format" => {
                     settings.format = Some(choice(key, value, &[("ftrace", Format::Ftrace), ("json", Format::Json)])?)
                 }
@@ -89,12 +101,15 @@ impl Settings {
                 unknown => return Err(unknown_argument(unknown)),
             }
         }
+        settings.verify = verify.or(verify_of_file).unwrap_or(false);
         Ok(settings)
     }
 
-    fn read_config(&mut self, path: &str) -> Result<(), String> {
+    /// Takes from a file what nothing before it has said; returns what it says about `verify`, which the command line
+    /// may still overrule.
+    fn read_config(&mut self, path: &str) -> Result<Option<bool>, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("config={path}: cannot read: {error}"))?;
-        let Config { kernel, out, format, summary, backpressure, slide, probes } =
+        let Config { kernel, out, format, summary, backpressure, slide, control, verify, probes } =
             Config::parse(path, &text).map_err(|error| error.to_string())?;
         self.kernels.extend(kernel);
         self.probes.extend(probes);
@@ -103,7 +118,8 @@ impl Settings {
         self.summary = self.summary.take().or(summary);
         self.backpressure = self.backpressure.or(backpressure);
         self.slide = self.slide.or(slide);
-        Ok(())
+        self.control = self.control.take().or(control);
+        Ok(verify)
     }
 }
 
@@ -195,6 +211,54 @@ mod tests {
         assert_eq!(settings.probes[1].filter.as_deref(), Some("x==1"));
         assert_eq!(settings.probes[1].action, Action::Count);
         assert_eq!(settings.kernels, [PathBuf::from("v")]);
+    }
+
+    #[test]
+    fn a_definition_brings_its_filter_and_its_options() {
+        let settings = Settings::parse(&args(&["probe=p:a f x=%di if x == 1 do skip times=3", "count=p:b g do user"]));
+        let settings = settings.expect("valid");
+        assert_eq!(settings.probes[0].def, "p:a f x=%di");
+        assert_eq!(settings.probes[0].filter.as_deref(), Some("x == 1"));
+        assert_eq!(settings.probes[0].effects.fault.times, 3);
+        assert_eq!(settings.probes[1].action, Action::Count);
+        assert!(error(&["probe=p:a f if x==1", "filter=x==2"]).contains("says 'if' already"));
+        assert_eq!(
+            error(&["probe=p:a f do skpi"]),
+            "probe=p:a f do skpi
+qkprobe: error: No such option: 'skpi'
+  Command: p:a f do skpi
+                    ^
+  help: did you mean skip?"
+        );
+    }
+
+    #[test]
+    fn on_is_a_value_of_verify_alone() {
+        let verify = |list: &[&str]| Settings::parse(&args(list)).expect("valid").verify;
+        assert!(verify(&["verify"]) && verify(&["verify=on"]));
+        assert!(!verify(&["verify=off"]) && !verify(&[]));
+        assert!(error(&["verify=yes"]).contains("must be one of on, off"));
+        assert!(error(&["control"]).contains("needs a value"));
+        let settings = Settings::parse(&args(&["control=/tmp/c.sock"])).expect("valid");
+        assert_eq!(settings.control, Some("/tmp/c.sock".into()));
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = std::env::temp_dir().join(format!("qkprobe-args-{}.toml", std::process::id()));
+        std::fs::write(&file, "verify = true\ncontrol = \"c.sock\"\n").expect("written");
+        let config = format!("config={}", file.display());
+        let by_file = Settings::parse(&args(&[&config]));
+        let before = Settings::parse(&args(&["verify=off", "control=mine", &config]));
+        let behind = Settings::parse(&args(&[&config, "verify=off", "control=mine"]));
+        std::fs::remove_file(&file).expect("removed");
+        let by_file = by_file.expect("valid");
+        assert!(by_file.verify);
+        assert_eq!(by_file.control, Some(std::env::temp_dir().join("c.sock")));
+        for settings in [before.expect("valid"), behind.expect("valid")] {
+            assert!(!settings.verify);
+            assert_eq!(settings.control, Some("mine".into()));
+        }
     }
 
     #[test]

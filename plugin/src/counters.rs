@@ -12,6 +12,11 @@ pub(crate) struct Cell {
     dropped: AtomicU64,
     /// Counted by the writer thread only.
     written: AtomicU64,
+    reexecuted: AtomicU64,
+    missed: AtomicU64,
+    entered: AtomicU64,
+    abandoned: AtomicU64,
+    effects: AtomicU64,
 }
 
 /// The sum over all vCPUs.
@@ -21,6 +26,23 @@ pub(crate) struct Totals {
     pub(crate) filtered: u64,
     pub(crate) dropped: u64,
     pub(crate) written: u64,
+    /// Restarts of an execution that was counted already.
+    pub(crate) reexecuted: u64,
+    /// What could not be served: `maxactive`, a full table, an effect that QEMU refused.
+    pub(crate) missed: u64,
+    /// Calls of a return probe's function.
+    pub(crate) entered: u64,
+    /// Calls that will never return.
+    pub(crate) abandoned: u64,
+    /// Hits that changed the guest.
+    pub(crate) effects: u64,
+}
+
+impl Totals {
+    /// Calls that have not returned yet.
+    pub(crate) fn pending(&self) -> u64 {
+        self.entered.saturating_sub(self.hits + self.filtered + self.abandoned)
+    }
 }
 
 const CHUNK: usize = 1024;
@@ -64,6 +86,39 @@ impl Cell {
     #[inline]
     pub(crate) fn written(&self) {
         bump(&self.written);
+    }
+
+    #[inline]
+    pub(crate) fn reexecuted(&self) {
+        bump(&self.reexecuted);
+    }
+
+    #[inline]
+    pub(crate) fn missed(&self) {
+        bump(&self.missed);
+    }
+
+    #[inline]
+    pub(crate) fn entered(&self) {
+        bump(&self.entered);
+    }
+
+    #[inline]
+    pub(crate) fn abandoned(&self) {
+        bump(&self.abandoned);
+    }
+
+    #[inline]
+    pub(crate) fn effects(&self) {
+        bump(&self.effects);
+    }
+
+    /// All to 0, for another probe. Nobody may count meanwhile.
+    fn reset(&self) {
+        let Self { hits, filtered, dropped, written, reexecuted, missed, entered, abandoned, effects } = self;
+        for counter in [hits, filtered, dropped, written, reexecuted, missed, entered, abandoned, effects] {
+            counter.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -145,6 +200,12 @@ impl Counters {
         }
     }
 
+    /// Sets an output's counters to 0, for another probe: after the last hit of the one before, and after the writer
+    /// has written its records.
+    pub(crate) fn reset(&self, output: u32) {
+        self.state.lock().vcpus.iter().filter_map(|vcpu| vcpu.cell(output)).for_each(Cell::reset);
+    }
+
     pub(crate) fn totals(&self, output: u32) -> Totals {
         let mut totals = Totals::default();
         for cell in self.state.lock().vcpus.iter().filter_map(|vcpu| vcpu.cell(output)) {
@@ -152,6 +213,11 @@ impl Counters {
             totals.filtered += cell.filtered.load(Ordering::Relaxed);
             totals.dropped += cell.dropped.load(Ordering::Relaxed);
             totals.written += cell.written.load(Ordering::Relaxed);
+            totals.reexecuted += cell.reexecuted.load(Ordering::Relaxed);
+            totals.missed += cell.missed.load(Ordering::Relaxed);
+            totals.entered += cell.entered.load(Ordering::Relaxed);
+            totals.abandoned += cell.abandoned.load(Ordering::Relaxed);
+            totals.effects += cell.effects.load(Ordering::Relaxed);
         }
         totals
     }
@@ -179,7 +245,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(counters.totals(2999), Totals { hits: 400_000, filtered: 0, dropped: 40_000, written: 0 });
+        assert_eq!(counters.totals(2999), Totals { hits: 400_000, dropped: 40_000, ..Totals::default() });
         assert_eq!(counters.totals(2998), Totals::default());
     }
 

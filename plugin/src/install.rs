@@ -1,41 +1,35 @@
 //! From arguments to a plugin that is ready to run: settings, image, definitions, outputs.
 
-use crate::running::{Listed, Machine, Plugin, Registrations};
-use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use qkprobe_arch::Arch;
-use qkprobe_lang::{
-    Backpressure, Command, Definition, Events, Filter, Format, Kind, NamedAddr, Privilege, ProbeConfig,
-};
+use qkprobe_lang::{Backpressure, Events, Format};
 use qkprobe_symbols::{KernelImage, Machine as ImageMachine};
 
 use crate::args::{self, Settings};
+use crate::control::Feed;
 use crate::counters::Counters;
 use crate::engine::locate::Locator;
-use crate::engine::{Event, now};
-use crate::primitive::Mutex;
-use crate::qemu::cache::QemuCache;
-use crate::qemu::inline_count::InlineCounters;
-use crate::qemu::vcpus::Vcpus;
+use crate::engine::now;
+use crate::probes::prepare::{Abilities, Prepared, prepare};
+use crate::record::WriterHandle;
 use crate::record::format::Preamble;
 use crate::record::sink::Sink;
 use crate::record::writer::WriterConfig;
-use crate::record::{Output, WriterHandle};
-use crate::registry::{Place, Registry};
 use crate::resolve::{ImageTarget, RuntimeNames};
+use crate::running::{Machine, Parts, Plugin};
 
-/// A vCPU's ring: room for some ten thousand records. Its pages are touched only as far as they are used.
+/// A vCPU's ring: room for some ten thousand records, and for several of the longest there can be. Its pages are touched
+/// only as far as they are used.
 const RING_BYTES: usize = 1 << 20;
-/// The least room of a record in a ring's size.
-const RECORDS_A_RING: usize = 8;
+const _: () = assert!(RING_BYTES >= 8 * (qkprobe_lang::MAX_TAIL_BYTES + (8 << 10)));
 
 /// Makes the plugin from QEMU's arguments.
 ///
 /// # Errors
 /// One message: what is wrong, where, and what to do.
-pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin, Registrations), String> {
+pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin, Events, Vec<Prepared>), String> {
     let arch = qkprobe_arch::by_target(&machine.target).ok_or_else(|| {
         let known: Vec<_> = qkprobe_arch::all().iter().map(|arch| arch.name()).collect();
         format!("target {}: not supported. This version knows {}", machine.target, known.join(", "))
@@ -52,11 +46,22 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         check_machine(image, arch)?;
     }
     let target = ImageTarget { arch, image: image.as_deref() };
-    let probes = definitions(&settings.probes, &target)?;
+    let mut events = Events::default();
+    let abilities = Abilities {
+        api: machine.api,
+        qemu: &machine.qemu,
+        control: settings.control.is_some(),
+        exact_stop: machine.api.set_pc.is_some(),
+    };
+    let probes = prepare(&settings.probes, &mut events, &target, abilities).map_err(|refused| refused.message)?;
+    if settings.verify && machine.api.translate_vaddr.is_none() {
+        return Err(format!("verify=on: QEMU {} does not tell devices from memory: that came with 10.1", machine.qemu));
+    }
     let locator = image.as_deref().map(|image| Arc::new(Locator::new(image, arch, settings.slide)));
     let names = Arc::new(RuntimeNames { image: image.clone(), locator: locator.clone() });
 
-    let counters = Counters::new();
+    let counters = Arc::new(Counters::new());
+    let feed = Arc::new(Feed::new());
     let format = settings.format.unwrap_or(Format::Ftrace);
     let preamble = Preamble { qemu: machine.qemu.clone(), api: machine.api.level, target: arch.name(), epoch: now() };
     let sink = Sink::open(settings.out.as_deref())?;
@@ -71,60 +76,25 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         preamble,
         names: Arc::clone(&names) as Arc<_>,
         counters: Arc::clone(&counters.writer),
+        all_counters: Arc::clone(&counters),
+        feed: Arc::clone(&feed),
     })?;
-
-    let inline_counters = InlineCounters::new(machine.api);
-    counters.grow(probes.len());
-    let mut registrations = Vec::with_capacity(probes.len());
-    let mut listed = Vec::with_capacity(probes.len());
-    let mut longest = 0;
-    let mut used_registers = BTreeSet::new();
-    // One counter an address: see `translate::plant_site`.
-    let mut inline_by_place = HashMap::new();
-    for probe in probes {
-        let place = probe.place(&target);
-        let output = writer.add_output(Arc::new(probe.output(&target)));
-        longest = longest.max(probe.definition.program.max_len());
-        used_registers.extend(probe.definition.program.registers());
-        let mut event = Event {
-            output,
-            definition: probe.definition,
-            filter: probe.filter,
-            action: probe.config.action,
-            privilege: probe.config.privilege,
-            inline: None,
-        };
-        if event.counts_only() && probe.config.enabled && event.privilege != Privilege::User {
-            event.inline =
-                place.map(|place| *inline_by_place.entry(place).or_insert_with(|| inline_counters.allocate()));
-        }
-        listed.push(Listed { output, action: event.action, inline: event.inline });
-        if let Some(place) = place {
-            registrations.push((place, event, probe.config.enabled));
-        }
-    }
-    let cache = Arc::new(QemuCache::new(machine.api, machine.id));
-    let plugin = Plugin {
-        registry: Registry::new(Arc::clone(&cache) as Arc<_>),
-        vcpus: Vcpus::new(machine.max_vcpus),
+    let plugin = Plugin::new(Parts {
         machine,
         arch,
-        cache,
-        inline_counters,
         locator,
         image,
         counters,
+        feed,
         writer,
         names,
         backpressure: settings.backpressure.unwrap_or(Backpressure::Lossless),
-        ring_bytes: RING_BYTES.max(longest.saturating_mul(RECORDS_A_RING)),
+        ring_bytes: RING_BYTES,
         summary_file: settings.summary,
-        listed,
-        used_registers,
-        problem: Mutex::new(None),
-        boundary_lost: Mutex::new(HashMap::new()),
-    };
-    Ok((plugin, registrations))
+        control_path: settings.control,
+        verify: settings.verify,
+    });
+    Ok((plugin, events, probes))
 }
 
 fn load_image(settings: &Settings, command_line: &[String]) -> Result<Option<KernelImage>, String> {
@@ -175,94 +145,4 @@ fn check_machine(image: &KernelImage, arch: &dyn Arch) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-struct Parsed<'a> {
-    definition: Arc<Definition>,
-    /// `None` where everything passes.
-    filter: Option<Filter>,
-    config: &'a ProbeConfig,
-}
-
-fn definitions<'a>(probes: &'a [ProbeConfig], target: &ImageTarget<'_>) -> Result<Vec<Parsed<'a>>, String> {
-    let mut events = Events::default();
-    let mut parsed: Vec<Parsed<'a>> = Vec::new();
-    for config in probes {
-        let origin = &config.origin;
-        let command =
-            qkprobe_lang::parse(&config.def, target, &events).map_err(|error| format!("{origin}\n{error}"))?;
-        match command {
-            Command::Nothing => {}
-            Command::Delete(delete) => {
-                for gone in events.matching(&delete) {
-                    events.remove(&gone);
-                    parsed.retain(|probe| !Arc::ptr_eq(&probe.definition, &gone));
-                }
-            }
-            Command::Add(definition) => {
-                if matches!(definition.kind, Kind::Kretprobe { .. }) {
-                    return Err(format!("{origin}\nreturn probes are parsed, but cannot run yet: use a p: definition"));
-                }
-                let filter = config.filter.as_deref().map(|text| Filter::compile(text, &definition));
-                let filter = filter.transpose().map_err(|error| format!("{origin}\n{error}"))?;
-                let definition = Arc::new(definition);
-                events.insert(Arc::clone(&definition));
-                parsed.push(Parsed { definition, filter: filter.filter(|filter| !filter.is_none()), config });
-            }
-        }
-    }
-    if parsed.len() > crate::counters::MAX_OUTPUTS {
-        return Err(format!("{} probes: at most {} are possible", parsed.len(), crate::counters::MAX_OUTPUTS));
-    }
-    Ok(parsed)
-}
-
-impl Parsed<'_> {
-    /// Image addresses follow the kernel; anything else is a virtual address as it is.
-    fn place(&self, target: &ImageTarget<'_>) -> Option<Place> {
-        let addr = self.definition.place.address?;
-        let in_image = target.has_text(addr) || (target.is_text_free() && target.in_kernel(addr));
-        Some(if in_image { Place::Image(addr) } else { Place::Virtual(addr) })
-    }
-
-    fn output(&self, target: &ImageTarget<'_>) -> Output {
-        use qkprobe_lang::Target as _;
-        let address = self.definition.place.address;
-        let place = address.map_or_else(
-            || self.definition.place.text.clone(),
-            |addr| match target.name_of(addr) {
-                Some(NamedAddr { symbol, offset, size, module }) => {
-                    let module = module.map(|module| format!(" [{module}]")).unwrap_or_default();
-                    format!("{symbol}+{offset:#x}/{size:#x}{module}")
-                }
-                None => format!("{addr}"),
-            },
-        );
-        let place = plain(&place);
-        Output {
-            name: self.definition.event.clone(),
-            group: self.definition.group.clone(),
-            place,
-            address: address.map(|addr| addr.0),
-            in_image: matches!(self.place(target), Some(Place::Image(_))),
-            definition: Arc::clone(&self.definition),
-        }
-    }
-}
-
-/// Text from an image or a guest, fit for a terminal and for JSON as it stands.
-pub(crate) fn plain(text: &str) -> String {
-    let fits = |c: char| (c.is_ascii_graphic() || c == ' ') && c != '"' && c != '\\';
-    text.chars().map(|c| if fits(c) { c } else { '?' }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_image_says_cannot_reach_the_terminal() {
-        assert_eq!(plain("do_one+0x0/0x10 [mod]"), "do_one+0x0/0x10 [mod]");
-        assert_eq!(plain("a\u{1b}[31m\"b\\c\n\u{e4}"), "a?[31m?b?c??");
-    }
 }

@@ -7,12 +7,17 @@
 //! - `record`: rings, the writer thread, formats, the summary.
 //! - `install`, `running`: from arguments to a plugin, and from there to the summary.
 
+pub mod api;
 mod args;
+mod control;
 mod counters;
+mod ending;
 mod engine;
+mod halt;
 mod install;
 mod message;
 mod primitive;
+mod probes;
 mod qemu;
 mod record;
 pub mod registry;

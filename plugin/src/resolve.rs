@@ -22,7 +22,7 @@ pub(crate) struct ImageTarget<'a> {
 }
 
 impl ImageTarget<'_> {
-    fn text_at(&self, addr: GuestAddr, len: usize) -> Option<&[u8]> {
+    pub(crate) fn text_at(&self, addr: GuestAddr, len: usize) -> Option<&[u8]> {
         self.image?.bytes(addr, len)
     }
 

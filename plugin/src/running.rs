@@ -1,37 +1,41 @@
-//! The running plugin: what QEMU's events do to it, what it has to say, and its end.
+//! The running plugin: what QEMU's events do to it, and what it has to say.
 
-use crate::message::say;
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
-use qkprobe_arch::{Arch, GuestAddr, InsnSlot, RegisterId, RegisterSource};
-use qkprobe_lang::{Action, Backpressure};
+use qkprobe_arch::{Arch, GuestAddr, RegisterId, RegisterSource};
+use qkprobe_lang::{Backpressure, Events, Halt};
 use qkprobe_symbols::KernelImage;
 
+use crate::control::{ControlServer, Feed};
 use crate::counters::Counters;
-use crate::engine::Event;
-use crate::engine::hit::HitEnv;
+use crate::engine::hit::{After, HitEnv};
+use crate::engine::kprobe::{Access, Kprobe};
 use crate::engine::locate::{Locator, Verdict};
-use crate::engine::translate::{self, Findings, TextChange};
+use crate::engine::pending::Pending;
+use crate::engine::pending::landing::Landings;
+use crate::engine::translate::{self, Findings, TextChange, Where};
 use crate::engine::vcpu::Vcpu;
+use crate::engine::verify::Verifier;
+use crate::halt::{HeldVcpu, Holds};
+use crate::message::say;
 use crate::primitive::Mutex;
+use crate::probes::Probes;
+use crate::probes::prepare::Prepared;
 use crate::qemu::api::{Api, Id};
-use crate::qemu::cache::{QemuCache, Stale};
+use crate::qemu::cache::{HostPlace, QemuCache, Stale};
 use crate::qemu::entry::QemuEvents;
 use crate::qemu::guest::VcpuGuest;
-use crate::qemu::host_memory::HostAddr;
+use crate::qemu::host_memory::{self, HostAddr};
 use crate::qemu::inline_count::InlineCounters;
 use crate::qemu::vcpus::{QemuVcpu, Vcpus};
-use crate::record::WriterHandle;
 use crate::record::ring::Ring;
-use crate::record::summary::{ProbeSummary, Summary};
+use crate::record::{Notice, WriterHandle};
 use crate::registry::{Place, Registry, Site};
-use crate::resolve::{ImageTarget, RuntimeNames};
-
-/// How long the end of QEMU may wait for the records to be written.
-const EXIT_PATIENCE: Duration = Duration::from_secs(10);
+use crate::resolve::RuntimeNames;
 
 /// The QEMU that loaded us.
 #[derive(Debug)]
@@ -43,67 +47,126 @@ pub(crate) struct Machine {
     pub(crate) max_vcpus: usize,
 }
 
-/// A probe of this run.
-#[derive(Debug)]
-pub(crate) struct Listed {
-    pub(crate) output: u32,
-    pub(crate) action: Action,
-    pub(crate) inline: Option<crate::qemu::inline_count::InlineCounter>,
-}
-
-/// What `install` hands to `begin`: nothing is registered before QEMU's callbacks find the plugin.
-pub(crate) type Registrations = Vec<(Place, Event, bool)>;
-
 /// Everything there is of this plugin.
 #[derive(Debug)]
 pub(crate) struct Plugin {
     pub(crate) machine: Machine,
     pub(crate) arch: &'static dyn Arch,
-    pub(crate) registry: Registry<Event>,
+    pub(crate) registry: Registry<Kprobe>,
+    pub(crate) pending: Pending,
+    pub(crate) landings: Landings,
+    /// What callbacks at landings may do: `Access` as a number.
+    landing_access: AtomicU8,
+    pub(crate) verifier: Option<Verifier>,
+    pub(crate) holds: Holds,
     pub(crate) cache: Arc<QemuCache>,
     pub(crate) inline_counters: InlineCounters,
     pub(crate) locator: Option<Arc<Locator>>,
     pub(crate) vcpus: Vcpus,
     pub(crate) image: Option<Arc<KernelImage>>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) writer: WriterHandle,
     pub(crate) names: Arc<RuntimeNames>,
     pub(crate) backpressure: Backpressure,
     pub(crate) ring_bytes: usize,
     pub(crate) summary_file: Option<PathBuf>,
-    pub(crate) listed: Vec<Listed>,
+    pub(crate) control_path: Option<PathBuf>,
+    pub(crate) control: OnceLock<ControlServer>,
+    pub(crate) probes: Mutex<Probes>,
     /// All registers that definitions read.
-    pub(crate) used_registers: BTreeSet<RegisterId>,
+    pub(crate) used_registers: Mutex<BTreeSet<RegisterId>>,
+    pub(crate) ended: Once,
     pub(crate) problem: Mutex<Option<String>>,
     pub(crate) boundary_lost: Mutex<HashMap<Place, u64>>,
 }
 
+/// What `install` hands to `Plugin::new`.
+pub(crate) struct Parts {
+    pub(crate) machine: Machine,
+    pub(crate) arch: &'static dyn Arch,
+    pub(crate) locator: Option<Arc<Locator>>,
+    pub(crate) image: Option<Arc<KernelImage>>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) writer: WriterHandle,
+    pub(crate) names: Arc<RuntimeNames>,
+    pub(crate) backpressure: Backpressure,
+    pub(crate) ring_bytes: usize,
+    pub(crate) summary_file: Option<PathBuf>,
+    pub(crate) control_path: Option<PathBuf>,
+    pub(crate) verify: bool,
+}
+
 impl Plugin {
-    /// Registers callbacks and probes. QEMU's callbacks find the plugin from here on.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { machine, arch, .. } = parts;
+        let cache = Arc::new(QemuCache::new(machine.api, machine.id));
+        Self {
+            registry: Registry::new(Arc::clone(&cache) as Arc<_>),
+            pending: Pending::new(arch.thread_size()),
+            landings: Landings::new(),
+            landing_access: AtomicU8::new(0),
+            verifier: parts.verify.then(Verifier::default),
+            holds: Holds::default(),
+            cache,
+            inline_counters: InlineCounters::new(machine.api),
+            vcpus: Vcpus::new(machine.max_vcpus),
+            machine,
+            arch,
+            locator: parts.locator,
+            image: parts.image,
+            counters: parts.counters,
+            feed: parts.feed,
+            writer: parts.writer,
+            names: parts.names,
+            backpressure: parts.backpressure,
+            ring_bytes: parts.ring_bytes,
+            summary_file: parts.summary_file,
+            control_path: parts.control_path,
+            control: OnceLock::new(),
+            probes: Mutex::new(Probes::default()),
+            used_registers: Mutex::new(BTreeSet::new()),
+            ended: Once::new(),
+            problem: Mutex::new(None),
+            boundary_lost: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Registers callbacks and probes, and opens the control socket. QEMU's callbacks find the plugin from here on.
     ///
     /// # Errors
-    /// What the registry refuses.
-    pub(crate) fn begin(&self, registrations: Registrations) -> Result<(), String> {
+    /// What the registry refuses, or the socket.
+    pub(crate) fn begin(&'static self, events: Events, prepared: Vec<Prepared>) -> Result<(), String> {
         self.cache.registrar().register_lifetime::<QemuEvents>();
-        let target = ImageTarget { arch: self.arch, image: self.image.as_deref() };
-        let (probes, enabled): (Vec<_>, Vec<_>) =
-            registrations.into_iter().map(|(place, event, enabled)| ((place, event), enabled)).unzip();
-        let slot = |place: Place, _: &Event| -> Result<Option<InsnSlot>, String> {
-            let addr = place.addr();
-            let known = matches!(place, Place::Image(_)) && target.has_text(addr);
-            known
-                .then(|| InsnSlot::prepare(self.arch, addr, target.slot_text(addr)))
-                .transpose()
-                .map_err(|error| format!("{addr}: {error}"))
-        };
-        let ids = self.registry.register_all(probes, slot).map_err(|error| error.to_string())?;
-        for id in ids.into_iter().zip(enabled).filter_map(|(id, enabled)| (!enabled).then_some(id)) {
-            self.registry.set_enabled(id, false).map_err(|error| error.to_string())?;
+        let watch = !prepared.is_empty();
+        {
+            let mut probes = self.probes.lock();
+            self.insert(&mut probes, prepared).map_err(|refused| refused.message)?;
+            probes.events = events;
         }
-        if !self.listed.is_empty() {
+        if let Some(path) = &self.control_path {
+            let server = ControlServer::start(path, Arc::new(self), Arc::clone(&self.feed))?;
+            let _ = self.control.set(server);
+        }
+        if watch {
             watch_for_kvm();
         }
         Ok(())
+    }
+
+    pub(crate) fn landing_access(&self) -> Access {
+        if self.landing_access.load(Ordering::Relaxed) == 0 { Access::Read } else { Access::Write }
+    }
+
+    /// Callbacks at landings may write from here on. Returns whether that is new.
+    pub(crate) fn raise_landing_access(&self) -> bool {
+        self.landing_access.swap(1, Ordering::Relaxed) == 0
+    }
+
+    /// Whether the kernel of `kernel=` runs where it is known.
+    pub(crate) fn is_located(&self) -> bool {
+        self.locator.as_ref().is_some_and(|locator| locator.slide().is_some())
     }
 
     pub(crate) fn vcpu(&self, index: u32) -> Option<&QemuVcpu> {
@@ -114,7 +177,7 @@ impl Plugin {
     pub(crate) fn add_vcpu(&self, index: u32, make: impl FnOnce(Vcpu) -> QemuVcpu) {
         let ring = Arc::new(Ring::new(self.ring_bytes));
         self.writer.add_source(index, Arc::clone(&ring));
-        let engine = Vcpu { index, ring, reader: self.registry.reader(), counters: self.counters.add_vcpu() };
+        let engine = Vcpu::new(index, ring, self.registry.reader(), self.counters.add_vcpu());
         self.vcpus.set(index, make(engine));
         if self.vcpus.share_a_thread() && !self.writer.forget_cpus() {
             say!(
@@ -126,8 +189,8 @@ impl Plugin {
 
     /// Tells when a definition reads a register that this QEMU does not show.
     pub(crate) fn check_registers(&self, guest: &VcpuGuest) {
-        let used =
-            self.used_registers.iter().filter_map(|id| Some((*id, self.arch.registers().get(usize::from(id.0))?)));
+        let used = self.used_registers.lock();
+        let used = used.iter().filter_map(|id| Some((*id, self.arch.registers().get(usize::from(id.0))?)));
         let missing =
             used.filter(|(id, register)| matches!(register.source, RegisterSource::Qemu { .. }) && !guest.has(*id));
         let names: Vec<_> = missing.map(|(_, register)| register.name).collect();
@@ -137,23 +200,94 @@ impl Plugin {
     }
 
     #[inline]
-    pub(crate) fn hit_env(&self) -> HitEnv<'_> {
+    pub(crate) fn hit_env<'a>(&'a self, retranslate: &'a dyn Fn(GuestAddr) -> bool) -> HitEnv<'a> {
         HitEnv {
             arch: self.arch,
+            registry: &self.registry,
+            vcpus: self.machine.max_vcpus,
             cpus_known: !self.vcpus.share_a_thread(),
             slide: self.locator.as_ref().and_then(|locator| locator.slide()),
             writer: &self.writer,
             backpressure: self.backpressure,
             names: &*self.names,
+            pending: &self.pending,
+            landings: &self.landings,
+            retranslate,
+            verifier: self.verifier.as_ref(),
         }
     }
 
     /// A block is being translated.
     pub(crate) fn translated(&self, block: &mut impl translate::Block) {
+        let at = Where {
+            arch: self.arch,
+            registry: &self.registry,
+            locator: self.locator.as_deref(),
+            landings: &self.landings,
+            landing_access: self.landing_access(),
+            verify: self.verifier.is_some(),
+        };
         self.vcpus.with_reader(&self.registry, |reader| {
             let mut findings = self;
-            translate::translate(self.arch, &self.registry, reader, self.locator.as_deref(), block, &mut findings);
+            translate::translate(at, reader, block, &mut findings);
         });
+    }
+
+    /// Where code lies in the host's memory, on a vCPU's thread.
+    pub(crate) fn host_of(&self, guest: &VcpuGuest, vaddr: GuestAddr) -> HostPlace {
+        let locator = self.locator.as_ref();
+        if let Some((linked, locator)) = locator.and_then(|locator| Some((locator.linked(vaddr)?, locator)))
+            && let Some((_, host)) = locator.running(linked)
+        {
+            return HostPlace::Known(host);
+        }
+        let Some(physical) = guest.physical(vaddr) else {
+            let mut byte = [0];
+            return if guest.read(vaddr, &mut byte) { HostPlace::Unknown } else { HostPlace::Unmapped };
+        };
+        // RAM is contiguous for the host as far as it is for the guest; what the two hold there must then agree.
+        let known = locator.and_then(|locator| locator.start_running());
+        let Some((start, start_host)) = known else { return HostPlace::Unknown };
+        let Some(start_physical) = guest.physical(start) else { return HostPlace::Unknown };
+        let host = HostAddr(start_host.0.wrapping_add(physical.wrapping_sub(start_physical) as usize));
+        let (mut ours, mut theirs) = ([0; 16], [0; 16]);
+        let len = 16.min(4096 - (vaddr.0 % 4096) as usize);
+        let (ours, theirs) = (&mut ours[..len], &mut theirs[..len]);
+        let agree = host_memory::read(host, ours) && guest.read(vaddr, theirs) && ours == theirs;
+        if agree { HostPlace::Known(host) } else { HostPlace::Unknown }
+    }
+
+    /// When a hit is over: what is to be done before the vCPU goes on, and where it goes on.
+    pub(crate) fn after_hit(&'static self, state: &QemuVcpu, place: Option<Place>, after: After) -> Option<u64> {
+        let Some((halt, output)) = after.halt else { return after.jump.map(|addr| addr.0) };
+        let addr = place.map_or(GuestAddr(0), |place| self.runtime(place));
+        let held = HeldVcpu { vcpu: state.engine.index, output, addr };
+        match halt {
+            Halt::Stop => self.holds.hold(held),
+            Halt::Quit(status) => {
+                self.quit_machine(status);
+                self.holds.hold(held);
+            }
+        }
+        // Leaving the block here lets QEMU stop exactly at the instruction, if it was asked to meanwhile; its hit is over.
+        let exact = after.jump.is_none() && place.is_some_and(|place| self.may_leave_at(place));
+        if exact {
+            state.engine.will_resume_at(addr);
+            return Some(addr.0);
+        }
+        after.jump.map(|addr| addr.0)
+    }
+
+    fn runtime(&self, place: Place) -> GuestAddr {
+        self.hit_env(&|_| false).runtime(place)
+    }
+
+    /// Whether a block can be left before this instruction without losing flags that QEMU has not stored yet.
+    fn may_leave_at(&self, place: Place) -> bool {
+        let target = self.target();
+        let text = (1..=64).rev().find_map(|len| target.text_at(place.addr(), len)).unwrap_or_default();
+        self.machine.api.set_pc.is_some()
+            && self.arch.as_execute().is_some_and(|execute| execute.flags_dead_after(text, place.addr()))
     }
 
     /// Says something once, and again in the summary.
@@ -162,72 +296,6 @@ impl Plugin {
         if problem.is_none() {
             say!("qkprobe: {text}");
             *problem = Some(text);
-        }
-    }
-
-    /// QEMU ends: write what there is, then the summary.
-    pub(crate) fn exit(&self) {
-        let drained = self.writer.finish(EXIT_PATIENCE);
-        let summary = self.summary(drained);
-        if !drained {
-            say!(
-                "qkprobe: records could not be written within {} s: {} are lost",
-                EXIT_PATIENCE.as_secs(),
-                summary.lost
-            );
-        }
-        crate::message::tell(format_args!("{}", summary.to_table()));
-        if let Some(path) = &self.summary_file
-            && let Err(error) = write_whole(path, &summary.to_json())
-        {
-            say!("qkprobe: summary={}: {error}", path.display());
-        }
-    }
-
-    /// `drained`: the writer has written or given up every record. If it stands still, all that it has not written is
-    /// lost.
-    fn summary(&self, drained: bool) -> Summary {
-        let slide = self.locator.as_ref().and_then(|locator| locator.slide());
-        let boundary_lost = self.boundary_lost.lock();
-        let outputs = self.writer.outputs();
-        let probes = self.listed.iter().zip(&outputs).map(|(listed, output)| {
-            let totals = self.counters.totals(listed.output);
-            let inline = listed.inline.map_or(0, |counter| self.inline_counters.sum(counter));
-            let runtime = |addr: u64| if output.in_image { addr.wrapping_add(slide.unwrap_or(0)) } else { addr };
-            let place = output.address.map(|addr| match output.in_image {
-                true => Place::Image(GuestAddr(addr)),
-                false => Place::Virtual(GuestAddr(addr)),
-            });
-            ProbeSummary {
-                name: output.name.clone(),
-                group: output.group.clone(),
-                kind: "p",
-                place: output.definition.place.text.clone(),
-                address: output.address.map(|addr| format!("{:#x}", runtime(addr))),
-                hits: totals.hits + inline,
-                filtered: totals.filtered,
-                missed: 0,
-                dropped: match listed.action {
-                    Action::Trace if !drained => totals.hits.saturating_sub(totals.written),
-                    _ => totals.dropped,
-                },
-                boundary_lost: place.and_then(|place| boundary_lost.get(&place).copied()).unwrap_or(0),
-            }
-        });
-        let probes: Vec<_> = probes.collect();
-        let (written, mut lost) = self.writer.totals();
-        if !drained {
-            lost = probes.iter().map(|probe| probe.dropped).sum();
-        }
-        Summary {
-            qemu: self.machine.qemu.clone(),
-            api: self.machine.api.level,
-            target: self.machine.target.clone(),
-            slide: slide.map(|slide| format!("{slide:#x}")),
-            problem: self.problem.lock().clone(),
-            written,
-            lost,
-            probes,
         }
     }
 
@@ -243,7 +311,7 @@ impl Plugin {
             let offset = |place: Place| place.addr().wrapping_offset_from(linked.addr());
             let at = |place: Place| Stale {
                 vaddr: vaddr.wrapping_add(offset(place)),
-                host: HostAddr(host.0.wrapping_add(offset(place) as usize)),
+                host: Some(HostAddr(host.0.wrapping_add(offset(place) as usize))),
             };
             Some(sites.into_iter().map(at).collect::<Vec<_>>())
         });
@@ -263,11 +331,11 @@ impl Findings for &Plugin {
                 let ours = self.image.as_ref().and_then(|image| image.banner.clone());
                 let ours = ours.unwrap_or_else(|| "unknown".to_owned());
                 let running = banner
-                    .map_or_else(String::new, |banner| format!("\n  running: {}", crate::install::plain(&banner)));
+                    .map_or_else(String::new, |banner| format!("\n  running: {}", crate::probes::prepare::plain(&banner)));
                 self.tell(format!(
                     "the guest runs another kernel than kernel= names, so no probe can arm{running}\n  \
                      kernel=: {}\n  Give the image of the running kernel with kernel=FILE.",
-                    crate::install::plain(ours.trim_end())
+                    crate::probes::prepare::plain(ours.trim_end())
                 ));
             }
             Verdict::SymbolsDoNotFit => self.tell(
@@ -278,25 +346,27 @@ impl Findings for &Plugin {
         }
     }
 
-    fn text_changed(&mut self, site: &Site<Event>, change: TextChange) {
-        if change == TextChange::NoBoundary {
-            *self.boundary_lost.lock().entry(site.place()).or_insert(0) += 1;
+    fn text_changed(&mut self, site: &Site<Kprobe>, change: TextChange) {
+        let text = match change {
+            TextChange::Changed(slot) => format!("now {}", hex(slot.bytes())),
+            TextChange::Back(slot) => format!("an instruction again: {}", hex(slot.bytes())),
+            TextChange::Gone => {
+                *self.boundary_lost.lock().entry(site.place()).or_insert(0) += 1;
+                "the inside of another instruction: probes here cannot fire [GONE]".to_owned()
+            }
+        };
+        let mut place = String::new();
+        let addr = self.runtime(site.place());
+        if !qkprobe_lang::SymbolNames::name(&*self.names, addr.0, &mut place) {
+            place = addr.to_string();
         }
+        let place = crate::probes::prepare::plain(&place);
+        self.writer.notice(Notice { time: crate::engine::now(), kind: "text", place, text });
     }
 }
 
-/// A file is either the old one or the whole new one, also when the disk is full. A link stays, and its target is
-/// written; what is no file (a pipe, a terminal) is written to.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if std::fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
-        return std::fs::write(target, text);
-    }
-    let mut temporary = target.clone().into_os_string();
-    temporary.push(".tmp");
-    std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &target)).inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
 /// `-accel kvm -accel tcg` and defaults of wrappers: only the running process tells which one was taken.

@@ -192,12 +192,6 @@ impl Boot {
     fn command(&self, cache: &Cache, folder: &TempDir) -> Result<Command, BootError> {
         let arch = self.kernel.arch();
         let image = cache.kernel(self.kernel)?;
-        // The kernel unpacks archives that follow one another.
-        let mut initrd = fs::read(cache.initramfs(arch)?)?;
-        initrd.extend(Initramfs::new().file("/qk.script", 0o644, self.script.as_bytes()).finish());
-        let initrd_path = folder.path().join("initramfs.cpio");
-        fs::write(&initrd_path, initrd)?;
-
         let mut command = Command::new(cache.qemu(self.qemu, &format!("qemu-system-{}", arch.name()))?);
         let threads = match self.threads {
             Threads::Multi => "tcg,thread=multi",
@@ -210,7 +204,15 @@ impl Boot {
                 .arg("-serial")
                 .arg(format!("file:{}", doubled(&folder.path().join("serial2").display().to_string())));
         }
-        command.arg("-kernel").arg(&image).arg("-initrd").arg(initrd_path).args(["-append", &self.append]);
+        command.arg("-kernel").arg(&image);
+        if self.kernel.is_linux() {
+            // The kernel unpacks archives that follow one another.
+            let mut initrd = fs::read(cache.initramfs(arch)?)?;
+            initrd.extend(Initramfs::new().file("/qk.script", 0o644, self.script.as_bytes()).finish());
+            let initrd_path = folder.path().join("initramfs.cpio");
+            fs::write(&initrd_path, initrd)?;
+            command.arg("-initrd").arg(initrd_path).args(["-append", &self.append]);
+        }
         if let Some(plugin) = &self.plugin {
             command.arg("-plugin").arg(plugin.argument(&image, folder.path())?);
         }

@@ -7,6 +7,7 @@
 //! | `manifest.json` | what is complete, with the sha256 of each file |
 //! | `qemu/VERSION/bin/qemu-system-TARGET` | a QEMU that brings its own libraries; run it like any QEMU |
 //! | `guests/NAME/vmlinuz`, `guests/NAME/version` | a kernel image and the text of its package's version |
+//! | `guests/x86_64-bare/bare.elf` | a guest without a kernel |
 //! | `init/ARCH/init`, `init/ARCH/initramfs.cpio` | the init program and the initramfs around it |
 //!
 //! `xtask` writes this tree, tests and benchmarks only read it.
@@ -100,7 +101,7 @@ impl GuestArch {
     }
 }
 
-/// A kernel that the set-up fetches.
+/// A kernel that the set-up fetches, or the guest without one that it builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GuestKernel {
     /// Debian 12's 6.1 for cloud machines: the smallest and quickest to boot (LZ4 bzImage, kallsyms and BTF inside).
@@ -111,10 +112,13 @@ pub enum GuestKernel {
     X86_64Cloud6_12,
     /// The newest 7.x for cloud machines in Debian 13's backports. Its exact version moves.
     X86_64Cloud7,
+    /// No Linux: `guest-images/bare`, which runs single instructions and prints what they did. It knows no command line
+    /// and no script, and powers off by itself.
+    X86_64Bare,
 }
 
 impl GuestKernel {
-    /// Every kernel there is, oldest first.
+    /// Every Linux kernel there is, oldest first.
     pub const ALL: [Self; 4] =
         [Self::X86_64Cloud6_1, Self::X86_64Generic6_1, Self::X86_64Cloud6_12, Self::X86_64Cloud7];
 
@@ -126,6 +130,7 @@ impl GuestKernel {
             Self::X86_64Generic6_1 => "x86_64-6.1-generic",
             Self::X86_64Cloud6_12 => "x86_64-6.12-cloud",
             Self::X86_64Cloud7 => "x86_64-7-cloud",
+            Self::X86_64Bare => "x86_64-bare",
         }
     }
 
@@ -133,10 +138,24 @@ impl GuestKernel {
     #[must_use]
     pub const fn arch(self) -> GuestArch {
         match self {
-            Self::X86_64Cloud6_1 | Self::X86_64Generic6_1 | Self::X86_64Cloud6_12 | Self::X86_64Cloud7 => {
-                GuestArch::X86_64
-            }
+            Self::X86_64Cloud6_1
+            | Self::X86_64Generic6_1
+            | Self::X86_64Cloud6_12
+            | Self::X86_64Cloud7
+            | Self::X86_64Bare => GuestArch::X86_64,
         }
+    }
+
+    /// Whether it is a Linux kernel, which starts the init program from an initramfs.
+    #[must_use]
+    pub const fn is_linux(self) -> bool {
+        !matches!(self, Self::X86_64Bare)
+    }
+
+    /// The image's file name in its folder.
+    #[must_use]
+    pub const fn file(self) -> &'static str {
+        if self.is_linux() { "vmlinuz" } else { "bare.elf" }
     }
 }
 
@@ -213,7 +232,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Missing`].
     pub fn kernel(&self, kernel: GuestKernel) -> Result<PathBuf, CacheError> {
-        existing(self.root.join("guests").join(kernel.name()).join("vmlinuz"))
+        existing(self.root.join("guests").join(kernel.name()).join(kernel.file()))
     }
 
     /// The version of a kernel's package, like `6.1.176-1`.

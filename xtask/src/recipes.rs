@@ -52,6 +52,30 @@ const INIT_SOURCES: [(&str, &str); 6] = [
 ];
 const INIT_FLAGS: [&str; 6] = ["-std=gnu11", "-static", "-O2", "-Wall", "-Wextra", "-pthread"];
 
+/// The guest without a kernel and how it is built.
+const BARE_SOURCES: [(&str, &str); 9] = [
+    ("bare.inc", include_str!("../../guest-images/bare/bare.inc")),
+    ("bare.ld", include_str!("../../guest-images/bare/bare.ld")),
+    ("boot.S", include_str!("../../guest-images/bare/boot.S")),
+    ("traps.S", include_str!("../../guest-images/bare/traps.S")),
+    ("harness.S", include_str!("../../guest-images/bare/harness.S")),
+    ("flow.S", include_str!("../../guest-images/bare/flow.S")),
+    ("shapes.S", include_str!("../../guest-images/bare/shapes.S")),
+    ("data.S", include_str!("../../guest-images/bare/data.S")),
+    ("system.S", include_str!("../../guest-images/bare/system.S")),
+];
+const BARE_FLAGS: [&str; 9] = [
+    "-nostdlib",
+    "-static",
+    "-no-pie",
+    "-Wa,--fatal-warnings",
+    "-Wl,--fatal-warnings",
+    "-Wl,--build-id=none",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,max-page-size=4096",
+    "-Wl,-T,bare.ld",
+];
+
 /// One folder of the cache and how to fill it.
 #[derive(Debug)]
 pub(crate) struct Recipe {
@@ -74,6 +98,7 @@ enum Kind {
         meta: &'static str,
     },
     Init,
+    Bare,
 }
 
 /// What a recipe works with.
@@ -90,6 +115,7 @@ pub(crate) fn all() -> Vec<Recipe> {
     let mut recipes = vec![Recipe { folder: format!("init/{}", GuestArch::X86_64.name()), kind: Kind::Init }];
     recipes.push(qemu(Qemu::V11_1));
     recipes.extend(GuestKernel::ALL.map(kernel));
+    recipes.push(kernel(GuestKernel::X86_64Bare));
     recipes.push(qemu(Qemu::V10_0));
     recipes.push(qemu(Qemu::V7_2));
     recipes
@@ -109,14 +135,16 @@ fn qemu(qemu: Qemu) -> Recipe {
 }
 
 fn kernel(kernel: GuestKernel) -> Recipe {
+    let folder = format!("guests/{}", kernel.name());
     let (meta, suites): (_, &[&str]) = match kernel {
         GuestKernel::X86_64Cloud6_1 => ("linux-image-cloud-amd64", &["bookworm"]),
         GuestKernel::X86_64Generic6_1 => ("linux-image-amd64", &["bookworm"]),
         GuestKernel::X86_64Cloud6_12 => ("linux-image-cloud-amd64", &["trixie"]),
         GuestKernel::X86_64Cloud7 => ("linux-image-cloud-amd64", &["trixie-backports"]),
+        GuestKernel::X86_64Bare => return Recipe { folder, kind: Kind::Bare },
     };
     let kind = Kind::Kernel { choice: Choice { suites, exceptions: &[] }, meta };
-    Recipe { folder: format!("guests/{}", kernel.name()), kind }
+    Recipe { folder, kind }
 }
 
 impl Recipe {
@@ -124,6 +152,7 @@ impl Recipe {
     pub(crate) fn stamp(&self) -> String {
         let text = match self.kind {
             Kind::Init => format!("{INIT_SOURCES:?} {INIT_FLAGS:?}"),
+            Kind::Bare => format!("{BARE_SOURCES:?} {BARE_FLAGS:?}"),
             Kind::Qemu { .. } => WRAPPER.to_owned(),
             Kind::Kernel { .. } => String::new(),
         };
@@ -132,7 +161,7 @@ impl Recipe {
 
     /// Whether it takes packages from Debian.
     pub(crate) fn needs_packages(&self) -> bool {
-        !matches!(self.kind, Kind::Init)
+        !matches!(self.kind, Kind::Init | Kind::Bare)
     }
 
     /// Fills `folder` and returns the version of what is in it now.
@@ -143,6 +172,7 @@ impl Recipe {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         match self.kind {
             Kind::Init => self.make_init(folder, tools),
+            Kind::Bare => self.make_bare(folder, tools),
             Kind::Qemu { version, choice, packages } => self.make_qemu(folder, tools, version, choice, packages),
             Kind::Kernel { choice, meta } => self.make_kernel(folder, tools, choice, meta),
         }
@@ -226,6 +256,22 @@ impl Recipe {
             .file("/init", 0o755, &fs::read(&program).map_err(io)?)
             .finish();
         fs::write(folder.join("initramfs.cpio"), archive).map_err(io)?;
+        Ok(self.stamp()[..12].to_owned())
+    }
+
+    fn make_bare(&self, folder: &Path, tools: Tools<'_>) -> Result<String, String> {
+        tools.progress.step(&self.folder, "assembling");
+        let mut compiler = Command::new("gcc");
+        compiler.current_dir(tools.scratch).args(BARE_FLAGS).arg("-o").arg(folder.join(GuestKernel::X86_64Bare.file()));
+        for (name, text) in BARE_SOURCES {
+            let path = tools.scratch.join(name);
+            fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+            if name.ends_with(".S") {
+                compiler.arg(name);
+            }
+        }
+        output(&mut compiler)
+            .map_err(|error| format!("the bare guest does not build (it needs the package gcc): {error}"))?;
         Ok(self.stamp()[..12].to_owned())
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{decode, regs};
 use crate::{
-    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, Privilege, Register,
-    RegisterId,
+    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, InsnSlot, Privilege, Register,
+    RegisterId, RegisterSource, ReturnPlace, Role,
 };
 
 /// The landing pad of indirect branches, in the forms that the kernel's `is_endbr` accepts (`arch/x86/include/asm/ibt.h`).
@@ -20,6 +20,33 @@ const LANDING_PADS: [[u8; 4]; 4] = [
 const FENTRY_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 /// The page of the legacy vsyscalls: user code in the kernel's half.
 const VSYSCALL_PAGE: u64 = 0xffff_ffff_ff60_0000;
+
+/// `do_task_dead` (since v4.9) schedules for the last time. `do_exit`, which calls it, is pending like any other until then.
+const TASK_END: [&str; 1] = ["do_task_dead"];
+/// Since Linux kernel commit 3aec4ecb3d1f ("x86: Rewrite ret_from_fork() in C") (in v6.5) the assembly that a new task
+/// starts with is `ret_from_fork_asm`, and `ret_from_fork` a C function that it calls, with its return address on the
+/// stack; before, `ret_from_fork` is the assembly.
+const TASK_START: [&str; 2] = ["ret_from_fork_asm", "ret_from_fork"];
+
+fn is_memory_operand(kind: iced_x86::OpKind) -> bool {
+    use iced_x86::OpKind::{
+        Memory, MemoryESDI, MemoryESEDI, MemoryESRDI, MemorySegDI, MemorySegEDI, MemorySegESI, MemorySegRDI, MemorySegRSI,
+        MemorySegSI,
+    };
+    matches!(
+        kind,
+        Memory
+            | MemoryESDI
+            | MemoryESEDI
+            | MemoryESRDI
+            | MemorySegDI
+            | MemorySegEDI
+            | MemorySegESI
+            | MemorySegRDI
+            | MemorySegRSI
+            | MemorySegSI
+    )
+}
 
 /// The 64-bit x86 kernel.
 #[derive(Debug)]
@@ -76,6 +103,46 @@ impl Arch for X86_64 {
         16 << 10
     }
 
+    fn return_place(&self) -> ReturnPlace {
+        ReturnPlace::Stack
+    }
+
+    fn sp_after_return(&self, sp_at_entry: u64) -> u64 {
+        sp_at_entry.wrapping_add(8)
+    }
+
+    fn restart_frame(&self, sp: u64) -> Option<GuestAddr> {
+        // Intel SDM volume 3, section 6.14.2, "64-Bit Mode Stack Frame": the stack pointer is aligned down to 16; then SS,
+        // RSP, RFLAGS, CS, RIP are pushed, 8 bytes each and whatever the privilege was, and then an error code, if any.
+        Some(GuestAddr((sp & !15).wrapping_sub(5 * 8)))
+    }
+
+    fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
+        // Explicit operands only: what `push`, `call` and `ret` access is the stack. `lea` and long nops only look as if.
+        decode::instruction(64, addr, slot.bytes()).map_or(true, |instruction| {
+            use iced_x86::Mnemonic;
+            let has_memory = (0..instruction.op_count()).any(|n| is_memory_operand(instruction.op_kind(n)));
+            has_memory && !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop)
+        })
+    }
+
+    fn task_end_symbols(&self) -> &'static [&'static str] {
+        &TASK_END
+    }
+
+    fn task_start_symbols(&self) -> &'static [&'static str] {
+        &TASK_START
+    }
+
+    fn writable(&self, id: RegisterId) -> bool {
+        let Some(register) = regs::REGISTERS.get(usize::from(id.0)) else { return false };
+        // Setting the program counter aborts QEMU 11.1; selectors would not load their descriptors.
+        let fixed = [regs::CS, regs::SS, regs::FS_BASE, regs::GS_BASE];
+        matches!(register.source, RegisterSource::Qemu { .. })
+            && register.role != Role::ProgramCounter
+            && !fixed.contains(&id)
+    }
+
     fn entry_skip(&self, text: &[u8]) -> u64 {
         landing_pad(text).map_or(0, |pad| pad.len() as u64)
     }
@@ -128,7 +195,6 @@ fn landing_pad(text: &[u8]) -> Option<&'static [u8; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RegisterSource, Role};
 
     #[test]
     fn the_entry_lies_behind_the_landing_pad() {
@@ -168,6 +234,34 @@ mod tests {
         assert_eq!(X86_64.argument(7), Some(ArgumentPlace::Stack { offset: 8 }));
         assert_eq!(X86_64.argument(8), Some(ArgumentPlace::Stack { offset: 16 }));
         assert_eq!(X86_64.argument(0), None);
+    }
+
+    #[test]
+    fn the_return_address_is_popped() {
+        assert_eq!(X86_64.return_place(), ReturnPlace::Stack);
+        assert_eq!(X86_64.sp_after_return(0xffff_c900_0000_3f58), 0xffff_c900_0000_3f60);
+    }
+
+    #[test]
+    fn an_exception_aligns_the_stack_and_pushes_five_words() {
+        // Unaligned: down to ...50; SS 48, RSP 40, flags 38, CS 30, RIP 28.
+        assert_eq!(X86_64.restart_frame(0xffff_c900_0000_3f58), Some(GuestAddr(0xffff_c900_0000_3f28)));
+        assert_eq!(X86_64.restart_frame(0xffff_c900_0000_3f50), Some(GuestAddr(0xffff_c900_0000_3f28)));
+        assert_eq!(X86_64.restart_frame(0), Some(GuestAddr(0xffff_ffff_ffff_ffd8)));
+    }
+
+    #[test]
+    fn general_registers_and_flags_are_writable() {
+        let writable: Vec<&str> = (0_u8..)
+            .zip(X86_64.registers())
+            .filter(|(id, _)| X86_64.writable(RegisterId(*id)))
+            .map(|(_, register)| register.name)
+            .collect();
+        let expected = [
+            "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di", "flags",
+            "sp",
+        ];
+        assert_eq!(writable, expected);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) const DI: RegisterId = RegisterId(14);
 pub(super) const CS: RegisterId = RegisterId(17);
 pub(super) const FLAGS: RegisterId = RegisterId(18);
 pub(super) const SP: RegisterId = RegisterId(19);
+pub(super) const SS: RegisterId = RegisterId(20);
 pub(super) const FS_BASE: RegisterId = RegisterId(21);
 pub(super) const GS_BASE: RegisterId = RegisterId(22);
 

@@ -128,8 +128,8 @@ impl Cpu {
             store.mov(0x89, register, OUT_REGISTERS + 8 * usize::from(register));
         }
         store.mov(0x8b, SP, HOST_STACK);
-        // pushf; pop OUT_FLAGS(%rip)
-        store.bytes(&[0x9c]);
+        // pushf; cld, as functions expect it; pop OUT_FLAGS(%rip)
+        store.bytes(&[0x9c, 0xfc]);
         store.relative(&[0x8f, 0x05], OUT_FLAGS, &[]);
         // pop %r15, %r14, %r13, %r12, %rbp, %rbx; ret
         store.bytes(&[0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3]);

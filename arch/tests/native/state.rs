@@ -76,6 +76,7 @@ pub(crate) fn place(instruction: &Instruction, random: &Random, cpu: &Cpu) -> St
         point(instruction, random, cpu, &mut state);
     }
     aim(instruction, random, cpu, &mut state);
+    bend(instruction, random, cpu, &mut state);
     state
 }
 
@@ -124,16 +125,7 @@ fn aim(instruction: &Instruction, random: &Random, cpu: &Cpu, state: &mut State)
             state.registers[number(instruction.op0_register())] = landing;
         }
         Mnemonic::Jmp | Mnemonic::Call if instruction.op0_kind() == OpKind::Memory => {
-            let register = |register: Register, _, _| match register {
-                Register::GS => Some(cpu.buffer_addr()),
-                Register::DS | Register::SS | Register::ES | Register::CS => Some(0),
-                register => {
-                    let value = state.registers[number(register)];
-                    Some(if register.size() == 4 { value & 0xffff_ffff } else { value })
-                }
-            };
-            // The decoder library's address, so that this test does not share its own with the executor.
-            let addr = instruction.virtual_address(0, 0, register).expect("an address");
+            let addr = memory_addr(instruction, cpu, state);
             cpu.put(state, addr, landing);
         }
         // Half of the counts decide.
@@ -141,6 +133,78 @@ fn aim(instruction: &Instruction, random: &Random, cpu: &Cpu, state: &mut State)
             let high = if random.places[1] & 1 == 0 { 0 } else { random.places[2] << 32 };
             if random.places[0] & 1 == 0 {
                 state.registers[number(Register::RCX)] = random.places[0] >> 62 | high;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The address of the memory operand. The decoder library's, so that this test does not share its own with the executor.
+fn memory_addr(instruction: &Instruction, cpu: &Cpu, state: &State) -> u64 {
+    let register = |register: Register, _, _| match register {
+        Register::GS => Some(cpu.buffer_addr()),
+        Register::DS | Register::SS | Register::ES | Register::CS => Some(0),
+        register => {
+            let value = state.registers[number(register)];
+            Some(if register.size() == 4 { value & 0xffff_ffff } else { value })
+        }
+    };
+    instruction.virtual_address(0, 0, register).expect("an address")
+}
+
+/// Bends operands so that the instruction completes, and that both of its outcomes occur. The divisor and `cmpxchg`'s
+/// destination are no part of rAX or rDX.
+fn bend(instruction: &Instruction, random: &Random, cpu: &Cpu, state: &mut State) {
+    const ACCUMULATOR: usize = 0;
+    const DATA: usize = 2;
+    let [_, _, choice, further] = random.places;
+    match instruction.mnemonic() {
+        Mnemonic::Bsf | Mnemonic::Bsr | Mnemonic::Tzcnt if instruction.op1_kind() == OpKind::Register => {
+            // 0 is refused, but for `bsf` and `bsr` of 64 bits.
+            let register = instruction.op1_register();
+            if instruction.mnemonic() == Mnemonic::Tzcnt || register.size() < 8 {
+                state.registers[number(register)] |= 1 << (choice % (8 * register.size() as u64));
+            }
+        }
+        Mnemonic::Cmpxchg if choice & 1 == 0 => {
+            let expected = state.registers[ACCUMULATOR];
+            match instruction.op0_kind() {
+                OpKind::Register => state.registers[number(instruction.op0_register())] = expected,
+                _ => cpu.put(state, memory_addr(instruction, cpu, state), expected),
+            }
+        }
+        Mnemonic::Div | Mnemonic::Idiv => {
+            let is_memory = instruction.op0_kind() == OpKind::Memory;
+            let bytes = if is_memory { instruction.memory_size().size() } else { instruction.op0_register().size() };
+            let unused = 64 - 8 * bytes as u32;
+            let is_signed = instruction.mnemonic() == Mnemonic::Idiv;
+            let divisor = match state.registers[1] & u64::MAX >> unused {
+                0 => 3,
+                divisor if is_signed && divisor == u64::MAX >> unused => 5,
+                divisor => divisor,
+            };
+            // The high half: below the divisor; signed, at most a quarter of it, or the low half's sign.
+            let high = if is_signed {
+                let magnitude = ((divisor << unused).cast_signed() >> unused).unsigned_abs();
+                let low = state.registers[ACCUMULATOR] << unused;
+                match magnitude {
+                    8.. if further & 1 == 0 => choice % (magnitude / 4),
+                    8.. => (choice % (magnitude / 4)).wrapping_neg(),
+                    _ => (low.cast_signed() >> 63).cast_unsigned(),
+                }
+            } else {
+                choice % divisor
+            };
+            if bytes == 1 {
+                let low = state.registers[ACCUMULATOR] & !0xff00;
+                state.registers[ACCUMULATOR] = low | (high & 0xff) << 8;
+            } else {
+                state.registers[DATA] = high;
+            }
+            if is_memory {
+                cpu.put(state, memory_addr(instruction, cpu, state), divisor);
+            } else {
+                state.registers[number(instruction.op0_register())] = divisor;
             }
         }
         _ => {}

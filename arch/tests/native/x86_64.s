@@ -399,3 +399,108 @@
     ret $8
     ret $16
     ret $0xfff0
+
+# The accumulator pair. The divisor is no part of rax or rdx.
+    .irp op, mul, imul, div, idiv
+    \op %cl
+    \op %r9b
+    \op %cx
+    \op %r8w
+    \op %ecx
+    \op %r10d
+    \op %rcx
+    \op %r15
+    \op\()b (%rbx)
+    \op\()w 4(%rbx)
+    \op\()l (%rbx)
+    \op\()q 8(%rbx)
+    .endr
+    .irp op, mul, imul
+    \op %ah
+    \op %al
+    \op %dx
+    \op %eax
+    \op %rdx
+    .endr
+
+# Exchanges with a computation.
+    .irp prefix, , lock
+    .irp op, xadd, cmpxchg
+    \prefix \op %cl,(%rbx)
+    \prefix \op %dh,(%rbx)
+    \prefix \op %cx,(%rbx)
+    \prefix \op %ecx,4(%rbx)
+    \prefix \op %rcx,(%rbx,%rsi,8)
+    \prefix \op %r9,%gs:0x28
+    \prefix \op %eax,(%rbx)
+    .endr
+    .endr
+    .irp op, xadd, cmpxchg
+    \op %cl,%bl
+    \op %cx,%bx
+    \op %ecx,%ebx
+    \op %r9d,%r10d
+    \op %rcx,%rbx
+    \op %rcx,%rcx
+    .endr
+    xadd %ah,%al
+    xadd %eax,%eax
+    xadd %eax,%ecx
+
+# Scans and counts.
+    .irp op, bsf, bsr, tzcnt, popcnt
+    \op %cx,%dx
+    \op %ecx,%edx
+    \op %ecx,%ecx
+    \op %r9,%r10
+    \op (%rbx),%edx
+    \op 8(%rbx),%r8
+    .endr
+
+# Shifts with two sources, and without flags.
+    .irp op, shld, shrd
+    \op $0,%ecx,%edx
+    \op $1,%ecx,%edx
+    \op $5,%ecx,%edx
+    \op $31,%r9d,%r10d
+    \op $33,%ecx,%edx
+    \op $1,%rcx,%rdx
+    \op $63,%rbx,%rdx
+    \op %cl,%ebx,%edx
+    \op %cl,%rbx,%rdx
+    \op %cl,%rcx,%rdx
+    \op $7,%rcx,(%rbx)
+    \op %cl,%edx,(%rbx)
+    .endr
+    .irp op, shlx, shrx, sarx
+    \op %ecx,%edx,%eax
+    \op %rcx,%rdx,%rax
+    \op %r9,%r9,%r9
+    \op %ecx,(%rbx),%eax
+    \op %rcx,(%rbx),%rax
+    .endr
+    rorx $0,%edx,%eax
+    rorx $5,%edx,%eax
+    rorx $63,%rdx,%rax
+    rorx $8,(%rbx),%rax
+
+# Flags alone.
+    clc
+    stc
+    cmc
+    cld
+    std
+    sahf
+    lahf
+
+# What does nothing here.
+    lfence
+    mfence
+    sfence
+    prefetcht0 (%rbx)
+    prefetcht1 (%rbx)
+    prefetcht2 (%rbx)
+    prefetchnta (%rbx)
+    prefetchw (%rbx)
+    movnti %ecx,(%rbx)
+    movnti %rcx,8(%rbx)

@@ -23,6 +23,12 @@ pub(crate) enum Source {
     Symbol(String),
     /// Argument `n` (1-based), as it was at the function's entry.
     Saved(u32),
+    /// Where the guest goes next. An addition, as the next two.
+    NextPc,
+    /// Nanoseconds between a function's entry and its return.
+    Latency,
+    /// When the function was entered.
+    EntryTime,
 }
 
 /// One pointer followed: the memory at the value plus `offset`.
@@ -106,6 +112,19 @@ fn register_help(context: &Context<'_>, name: &str) -> Option<String> {
     suggest::nearest(name, names).map(|near| format!("did you mean %{near}?"))
 }
 
+/// The names behind a `$`, for suggestions.
+const VARIABLES: [&str; 7] = ["arg1", "retval", "stack", "comm", "nextpc", "latency", "entrytime"];
+
+/// The variables that the kernel does not have.
+fn addition(name: &str) -> Option<Source> {
+    match name {
+        "nextpc" => Some(Source::NextPc),
+        "latency" => Some(Source::Latency),
+        "entrytime" => Some(Source::EntryTime),
+        _ => None,
+    }
+}
+
 /// What follows a `$`.
 fn variable(context: &Context<'_>, name: &str, at: usize, slot: usize) -> Result<Parsed, Diagnostic> {
     let starts_with_digit = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
@@ -137,8 +156,18 @@ fn variable(context: &Context<'_>, name: &str, at: usize, slot: usize) -> Result
     if matches!(name, "comm" | "COMM") {
         return Ok(Parsed::at(Source::Comm, slot));
     }
+    if let Some(source) = addition(name) {
+        let refused = match source {
+            _ if context.position == Position::Return => None,
+            Source::Latency => Some(diag::LATENCY_ON_PROBE),
+            Source::EntryTime => Some(diag::ENTRYTIME_ON_PROBE),
+            _ => None,
+        };
+        return refused.map_or(Ok(Parsed::at(source, slot)), |problem| Err(context.error(at, problem)));
+    }
     let Some(rest) = name.strip_prefix("arg").filter(|_| context.arch.argument(1).is_some()) else {
-        return Err(context.error(at, diag::BAD_VAR));
+        let near = suggest::nearest(name, VARIABLES).map(|near| format!("did you mean ${near}?"));
+        return Err(context.error(at, diag::BAD_VAR).with_help_if(near));
     };
     let n = number::unsigned(rest, Radix::Decimal, word_bytes);
     let n = n.ok_or_else(|| context.error(at, diag::BAD_VAR))?;
@@ -218,6 +247,9 @@ fn dereference(
     *offset = inside;
     if parsed.derefs.is_empty() && matches!(parsed.source, Source::Comm | Source::Text(_)) {
         return Err(context.error(inside, diag::COMM_CANT_DEREF));
+    }
+    if parsed.derefs.is_empty() && matches!(parsed.source, Source::Latency | Source::EntryTime) {
+        return Err(context.error(inside, diag::TIME_CANT_DEREF));
     }
     parsed.slot += 1;
     if parsed.slot >= MAX_OPS - 1 {

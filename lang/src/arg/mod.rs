@@ -165,7 +165,11 @@ fn parse_type(
     let word_bytes = context.word_bytes();
     let found = match name {
         Some(name) => types::find(name, word_bytes),
-        None => Some(ArgType::default_for(word_bytes)),
+        None => Some(match fetch {
+            "$nextpc" => ArgType::symbol(word_bytes),
+            "$latency" | "$entrytime" => ArgType::NANOSECONDS,
+            _ => ArgType::default_for(word_bytes),
+        }),
     };
     match (found, name) {
         (Some(ty), _) => Ok(ArgType { count, ..ty }),

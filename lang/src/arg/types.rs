@@ -64,6 +64,14 @@ impl ArgType {
         Self::plain(TypeKind::Hex, if word_bytes >= 8 { 8 } else { 4 })
     }
 
+    /// A time on any guest.
+    pub(crate) const NANOSECONDS: Self = Self::plain(TypeKind::Unsigned, 8);
+
+    /// An address of code.
+    pub(crate) const fn symbol(word_bytes: usize) -> Self {
+        Self { kind: TypeKind::Symbol, ..Self::default_for(word_bytes) }
+    }
+
     /// A string, as constants and `$comm` are.
     pub(crate) const STRING: Self = Self::plain(TypeKind::String, 4);
 

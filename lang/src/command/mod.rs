@@ -12,6 +12,8 @@ pub use place::{Place, PlaceBy};
 
 use std::fmt;
 
+use qkprobe_arch::GuestAddr;
+
 use crate::arg::{self, Arg, Context, Deref, Parsed, Position, Source};
 use crate::diag::{self, Diagnostic, Problem, Words};
 use crate::number::{self, Radix};
@@ -67,6 +69,8 @@ pub struct Definition {
     /// For return probes that use `$argN`: what to run at the function's entry. Its record must be kept until the
     /// return, where `HitContext::saved(i)` answers with `entry.number(record, i)`.
     pub entry: Option<Program>,
+    /// The argument numbers that `entry` saves, in its order.
+    pub(crate) saved: Box<[u32]>,
 }
 
 impl fmt::Display for Definition {
@@ -133,10 +137,10 @@ fn definition(
     };
     let (args, parsed) = arguments(words, arg_words, resolved.position(), target)?;
     let kind = if is_return { Kind::Kretprobe { maxactive } } else { Kind::Kprobe };
-    let (program, entry) = compile_none(target);
-    let mut new = Definition { kind, group, event, place: resolved.place, args, program, entry };
+    let Compiled { program, entry, saved } = compile_none(target);
+    let mut new = Definition { kind, group, event, place: resolved.place, args, program, entry, saved };
     events::check_further(words, &new, existing.get(&new.group, &new.event))?;
-    (new.program, new.entry) = compile(words, &new.args, &parsed, target)?;
+    Compiled { program: new.program, entry: new.entry, saved: new.saved } = compile(words, &new.args, &parsed, target)?;
     place::check(words, &mut new.place, is_return, target)?;
     Ok(new)
 }
@@ -204,17 +208,30 @@ fn arguments(
     Ok((args, parsed))
 }
 
-fn compile_none(target: &dyn Target) -> (Program, Option<Program>) {
-    (program::compile(target.arch(), &[], &[]), None)
+/// The programs of a definition.
+struct Compiled {
+    program: Program,
+    entry: Option<Program>,
+    saved: Box<[u32]>,
+}
+
+fn compile_none(target: &dyn Target) -> Compiled {
+    Compiled { program: program::compile(target.arch(), &[], &[]), entry: None, saved: Box::new([]) }
+}
+
+/// The linked address behind the text of `Source::Symbol`, or the kernel's error and what is wrong.
+pub(crate) fn image_address(text: &str, target: &dyn Target) -> Result<GuestAddr, (Problem, String)> {
+    let (name, offset) = place::split_offset(text, target.arch().word_bytes())
+        .ok_or_else(|| (diag::FAIL_REG_PROBE, format!("see @{text}")))?;
+    let addr = target.data_symbol(name).ok_or_else(|| {
+        let problem = Problem { errno: diag::ENOENT, ..diag::BAD_PROBE_ADDR };
+        (problem, format!("no symbol '{name}'"))
+    })?;
+    Ok(addr.wrapping_add(offset.cast_unsigned()))
 }
 
 /// Resolves `@SYM` and compiles the programs of the hit and, where needed, of the entry.
-fn compile(
-    words: Words<'_>,
-    args: &[Arg],
-    parsed: &[Parsed],
-    target: &dyn Target,
-) -> Result<(Program, Option<Program>), Diagnostic> {
+fn compile(words: Words<'_>, args: &[Arg], parsed: &[Parsed], target: &dyn Target) -> Result<Compiled, Diagnostic> {
     let arch = target.arch();
     let mut saved = Vec::new();
     let mut inputs = Vec::with_capacity(parsed.len());
@@ -224,21 +241,17 @@ fn compile(
             Source::Saved(n) if !saved.contains(n) => saved.push(*n),
             Source::Symbol(text) => {
                 // The kernel's caret stands under the place: the symbol is looked up when the probe is registered.
-                let help = || format!("{}: see @{text}", arg.name);
-                let (name, offset) = place::split_offset(text, arch.word_bytes())
-                    .ok_or_else(|| words.error(1, 0, diag::FAIL_REG_PROBE).with_help(help()))?;
-                let addr = target.data_symbol(name).ok_or_else(|| {
-                    let problem = Problem { errno: diag::ENOENT, ..diag::BAD_PROBE_ADDR };
-                    words.error(1, 0, problem).with_help(format!("no symbol '{name}' for argument {}", arg.name))
+                let addr = image_address(text, target).map_err(|(problem, help)| {
+                    words.error(1, 0, problem).with_help(format!("argument {}: {help}", arg.name))
                 })?;
-                symbol = Some(addr.wrapping_add(offset.cast_unsigned()));
+                symbol = Some(addr);
             }
             _ => {}
         }
         inputs.push(program::Input { ty: arg.ty, parsed, symbol });
     }
     let entry = (!saved.is_empty()).then(|| entry_program(target, &saved));
-    Ok((program::compile(arch, &inputs, &saved), entry))
+    Ok(Compiled { program: program::compile(arch, &inputs, &saved), entry, saved: saved.into() })
 }
 
 /// A program of one word per saved argument.

@@ -120,5 +120,8 @@ fn operand(arch: &dyn Arch, input: &Input<'_>, saved: &[u32], registers: &mut Re
             let index = saved.iter().position(|known| known == n).unwrap_or(usize::MAX);
             Operand::Saved(u16::try_from(index).unwrap_or(u16::MAX))
         }
+        Source::NextPc => Operand::NextPc,
+        Source::Latency => Operand::Latency,
+        Source::EntryTime => Operand::EntryTime,
     }
 }

@@ -20,7 +20,7 @@ const FEW: usize = 8;
 /// One per argument at most.
 const MANY: usize = 128;
 
-struct Run<'a, C, const N: usize> {
+struct Run<'a, C: ?Sized, const N: usize> {
     program: &'a Program,
     ctx: &'a mut C,
     values: [u64; N],
@@ -31,24 +31,26 @@ impl Program {
     /// Fetches all arguments and writes the record into `out`, which must have `max_len` bytes (else nothing is
     /// written). Returns the record's length.
     #[inline]
-    pub fn run<C: HitContext>(&self, ctx: &mut C, out: &mut [u8]) -> usize {
+    pub fn run<C: HitContext + ?Sized>(&self, ctx: &mut C, out: &mut [u8]) -> usize {
         if self.registers.len() <= FEW { self.run_with::<C, FEW>(ctx, out) } else { self.run_with::<C, MANY>(ctx, out) }
     }
 
-    fn run_with<C: HitContext, const N: usize>(&self, ctx: &mut C, out: &mut [u8]) -> usize {
+    /// Where the first argument's number lies in memory: a probe writes there. `None` when it lies in no memory, or a
+    /// pointer on the way cannot be read.
+    pub(crate) fn locate<C: HitContext + ?Sized>(&self, ctx: &mut C) -> Option<(Space, GuestAddr)> {
+        let field = self.fields.first()?;
+        let Store::Memory(deref) = field.store else { return None };
+        let mut run = Run::<C, FEW>::new(self, ctx);
+        let value = run.start(field)?;
+        Some((deref.space, GuestAddr(run.address(deref, value))))
+    }
+
+    fn run_with<C: HitContext + ?Sized, const N: usize>(&self, ctx: &mut C, out: &mut [u8]) -> usize {
         let Some(out) = out.get_mut(..self.max_len) else { return 0 };
         if let Some(bitmap) = out.get_mut(..self.bitmap_bytes) {
             bitmap.fill(0);
         }
-        let mut values = [0; N];
-        let mut missing = 0;
-        for (slot, (id, value)) in self.registers.iter().zip(&mut values).enumerate() {
-            match ctx.register(*id) {
-                Some(read) => *value = read & self.mask,
-                None => missing |= 1 << slot,
-            }
-        }
-        let mut run = Run { program: self, ctx, values, missing };
+        let mut run = Run::<C, N>::new(self, ctx);
         let mut end = self.fixed_len;
         for field in &self.fields {
             match run.start(field) {
@@ -60,7 +62,21 @@ impl Program {
     }
 }
 
-impl<C: HitContext, const N: usize> Run<'_, C, N> {
+impl<'a, C: HitContext + ?Sized, const N: usize> Run<'a, C, N> {
+    /// Reads every register, once.
+    #[inline]
+    fn new(program: &'a Program, ctx: &'a mut C) -> Self {
+        let mut values = [0; N];
+        let mut missing = 0;
+        for (slot, (id, value)) in program.registers.iter().zip(&mut values).enumerate() {
+            match ctx.register(*id) {
+                Some(read) => *value = read & program.mask,
+                None => missing |= 1 << slot,
+            }
+        }
+        Self { program, ctx, values, missing }
+    }
+
     /// The value that the last step starts from.
     #[inline]
     fn start(&mut self, field: &Field) -> Option<u64> {
@@ -73,6 +89,9 @@ impl<C: HitContext, const N: usize> Run<'_, C, N> {
             Operand::Constant(value) => value,
             Operand::Image(addr) => self.ctx.slide(addr)?.0,
             Operand::Saved(index) => self.ctx.saved(usize::from(index))?,
+            Operand::NextPc => self.ctx.next_pc()?,
+            Operand::Latency => self.ctx.latency()?,
+            Operand::EntryTime => self.ctx.entry_time()?,
         };
         if field.derefs > 0 {
             let first = usize::from(field.first_deref);

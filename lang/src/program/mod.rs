@@ -56,6 +56,21 @@ pub trait HitContext {
         let _ = index;
         None
     }
+
+    /// Where the guest goes after the probed instruction, as a runtime address; `None` where that is not known.
+    fn next_pc(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// Nanoseconds from the function's entry to its return; only at a return.
+    fn latency(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// The time of the function's entry in nanoseconds, by the clock of the records; only at a return.
+    fn entry_time(&mut self) -> Option<u64> {
+        None
+    }
 }
 
 /// Where a field's innermost value comes from.
@@ -73,6 +88,9 @@ enum Operand {
     Image(GuestAddr),
     /// A word of the entry program.
     Saved(u16),
+    NextPc,
+    Latency,
+    EntryTime,
 }
 
 /// The last step of a fetch.
@@ -122,7 +140,7 @@ pub struct Program {
     word_bytes: usize,
     order: ByteOrder,
     /// All bits of an address.
-    mask: u64,
+    pub(crate) mask: u64,
     stack_bias: u64,
     thread_size: u64,
 }
@@ -149,6 +167,18 @@ impl Program {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
+    }
+
+    /// Whether `run` asks for `HitContext::next_pc`.
+    #[must_use]
+    pub fn needs_next_pc(&self) -> bool {
+        self.fields.iter().any(|field| field.operand == Operand::NextPc)
+    }
+
+    /// Whether `run` asks for `HitContext::latency` or `HitContext::entry_time`: the entry's time must be kept.
+    #[must_use]
+    pub fn needs_entry_time(&self) -> bool {
+        self.fields.iter().any(|field| matches!(field.operand, Operand::Latency | Operand::EntryTime))
     }
 
     /// Whether `run` reads guest memory.

@@ -3,9 +3,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use qkprobe_lang::{Common, Filter};
+use qkprobe_lang::{Common, FaultState, Filter, ProbeConfig};
 
-use crate::fake::{FakeGuest, FakeKernel, VFS_READ, define};
+use crate::fake::{BANNER, FakeGuest, FakeKernel, VFS_READ, define};
 
 struct Counting;
 
@@ -48,5 +48,21 @@ fn a_hit_allocates_nothing() {
     let matched = filter.matches(&out[..len], &common, &FakeKernel);
     let allocated = ALLOCATIONS.with(Cell::get) - before;
     assert!(matched);
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn an_effect_allocates_nothing() {
+    let page = 0xffff_8880_0000_1000;
+    let line = "p vfs_read do set:%ax=5 set:+8(+0(%di)):u32=7 set:@linux_proc_banner:u8=1 probability=50 times=3";
+    let probe = ProbeConfig::from_line(line, String::new()).expect("good");
+    let effects = probe.compile_effects(&define(&probe.def), &FakeKernel).expect("good").expect("an effect");
+    let state = FaultState::default();
+    let mut guest = FakeGuest::new().set("di", page).set("ax", 0).poke(page, &page.to_le_bytes()).poke(BANNER, &[0]);
+    let before = ALLOCATIONS.with(Cell::get);
+    let chosen = (0..100).filter(|_| effects.fault.should_fail(&state)).count();
+    let done = effects.sets.iter().filter(|set| set.apply(&mut guest)).count();
+    let allocated = ALLOCATIONS.with(Cell::get) - before;
+    assert_eq!((chosen, done), (3, 3));
     assert_eq!(allocated, 0);
 }

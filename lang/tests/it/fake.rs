@@ -100,6 +100,11 @@ pub(crate) struct FakeGuest {
     pub(crate) pages: HashMap<u64, Vec<u8>>,
     pub(crate) slide: Option<u64>,
     pub(crate) saved: Vec<u64>,
+    pub(crate) next_pc: Option<u64>,
+    /// When the function was entered, and how long it took.
+    pub(crate) times: Option<(u64, u64)>,
+    /// Numbers of pages that cannot be written.
+    pub(crate) read_only: Vec<u64>,
     /// Number of accesses so far.
     pub(crate) register_reads: usize,
     pub(crate) memory_reads: usize,
@@ -148,6 +153,18 @@ impl HitContext for FakeGuest {
 
     fn saved(&mut self, index: usize) -> Option<u64> {
         self.saved.get(index).copied()
+    }
+
+    fn next_pc(&mut self) -> Option<u64> {
+        self.next_pc
+    }
+
+    fn entry_time(&mut self) -> Option<u64> {
+        self.times.map(|(entry, _)| entry)
+    }
+
+    fn latency(&mut self) -> Option<u64> {
+        self.times.map(|(_, latency)| latency)
     }
 }
 

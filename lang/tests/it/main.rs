@@ -3,9 +3,12 @@
 
 mod allocs;
 mod config;
+mod effect;
 mod fake;
 mod filter;
+mod fuzz;
 mod golden;
+mod line;
 mod multiprobe;
 mod print;
 mod robust;

@@ -86,6 +86,34 @@ fn arguments_and_results() {
 }
 
 #[test]
+fn where_the_guest_goes_next() {
+    let mut guest = FakeGuest { next_pc: Some(VFS_READ + 9), ..FakeGuest::new() };
+    let shown = show("p vfs_read+4 $nextpc s=$nextpc:symstr x=$nextpc:x64", &mut guest);
+    assert_eq!(shown, " arg1=vfs_read+0x9/0x370 s=\"vfs_read+0x9/0x370\" x=0xffffffff81445489");
+    guest.next_pc = Some(PAGE);
+    guest = guest.poke(PAGE, &[0x0f, 0x05]);
+    assert_eq!(show("r vfs_read code=+0($nextpc):x8[2]", &mut guest), " code={0xf,0x5}");
+    guest.next_pc = None;
+    assert_eq!(show("p vfs_read+4 $nextpc c=+0($nextpc)", &mut guest), " arg1=(fault) c=(fault)");
+    let program = define("p vfs_read $nextpc").program;
+    assert!(program.needs_next_pc() && !program.needs_entry_time() && !program.reads_memory());
+}
+
+#[test]
+fn how_long_a_function_took() {
+    let mut guest = FakeGuest { times: Some((4_394_937_000, 1_250)), ..FakeGuest::new() }.set("ax", 7);
+    guest.saved = vec![11];
+    let line = "r vfs_read $retval a=$arg1 $latency t=$entrytime x=$latency:x16";
+    assert_eq!(show(line, &mut guest), " arg1=0x7 a=0xb arg3=1250 t=4394937000 x=0x4e2");
+    let definition = define(line);
+    assert!(definition.program.needs_entry_time() && !definition.program.needs_next_pc());
+    let record = record(&definition, &mut guest);
+    let filter = qkprobe_lang::Filter::compile("arg3 > 1000 && t != 0", &definition).expect("good");
+    assert!(filter.matches(&record, &qkprobe_lang::Common { ip: 0, cpu: 0 }, &FakeKernel));
+    assert_eq!(show(line, &mut FakeGuest::new()), " arg1=(fault) a=(fault) arg3=(fault) t=(fault) x=(fault)");
+}
+
+#[test]
 fn a_missing_register_is_a_fault() {
     assert_eq!(show("p vfs_read %di x=\\1", &mut FakeGuest::new()), " arg1=(fault) x=0x1");
 }

@@ -5,7 +5,13 @@ use qkprobe_lang::{Command, Events, Kind, parse};
 use crate::fake::{FakeKernel, define};
 
 /// `(line with the caret's place, text, errno)`.
-const REFUSED: [(&str, &str, i32); 91] = [
+const REFUSED: [(&str, &str, i32); 96] = [
+    // Additions to the kernel's grammar.
+    ("p vfs_read ^$latency", "$latency is known at a function's return only: use r:", 22),
+    ("p vfs_read+9 x=^$entrytime", "$entrytime is known at a function's return only: use r:", 22),
+    ("r vfs_read +0(^$latency)", "A time can not be dereferenced", 22),
+    ("p vfs_read $nextpc:^string", "String accepts only memory argument", 22),
+    ("p vfs_read ^$nextpcs", "Invalid $-variable specified", 22),
     // Maxactive.
     ("p^100 vfs_read", "Maxactive is only for function exit", 22),
     ("p^1:foo vfs_read", "Maxactive is only for function exit", 22),

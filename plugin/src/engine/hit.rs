@@ -1,29 +1,40 @@
-//! The hit: what runs on the vCPU, before the probed instruction. No lock, no allocation, no panic.
+//! The hit: what runs on the vCPU around the probed instruction. No lock, no allocation, no panic.
 //!
+//! Before the instruction:
 //! 1. Mark the ring, so that the writer can order the records of all vCPUs; pin the epoch.
 //! 2. Load the site's probe list: one snapshot, newest probe first.
-//! 3. For each enabled probe: privilege, room in the ring, fetch program, filter, commit, count.
+//! 3. For each enabled probe: privilege, then what it does (`event`, `kretprobe`, a Rust handler).
+//! 4. If somebody wants to run after the instruction and the block does not go on behind it, wait for its successor.
+//!
+//! After it, `post` runs where the block goes on, and `arrive` where execution was awaited: the successors of control
+//! transfers, and the return addresses of probed functions.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use qkprobe_arch::{Arch, GuestAddr, RegisterId, RegisterSource};
-use qkprobe_lang::{Action, Backpressure, Common, HitContext, Privilege, Space, SymbolNames};
+use std::sync::Arc;
 
+use crossbeam_epoch::Guard;
+use qkprobe_arch::{Arch, GuestAddr};
+use qkprobe_lang::{Backpressure, Halt, Privilege, SymbolNames};
+
+pub(crate) use super::context::GuestState;
+use super::context::{Call, Context};
+use super::kprobe::{Handler, Kprobe, ReturnWork, Watch};
+use super::pending::landing::{Landing, Landings};
+use super::pending::{DATA_BYTES, Instance, Kind, Pending};
 use super::vcpu::Vcpu;
-use super::{Event, Serving, now};
+use super::verify::Verifier;
+use super::{Serving, now};
+use crate::api::handlers::{Hit, Pre};
+use crate::counters;
 use crate::record::WriterHandle;
-use crate::registry::Site;
-
-/// The guest's registers and memory at the hit: QEMU's, or a fake's.
-pub(crate) trait GuestState {
-    /// A register's value, if there is such a register.
-    fn register(&self, id: RegisterId) -> Option<u64>;
-    /// Reads memory as the vCPU's current translation maps it; all or nothing.
-    fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool;
-}
+use crate::registry::{Place, Probe, Registry, Site};
 
 /// What all hits share.
 pub(crate) struct HitEnv<'a> {
     pub(crate) arch: &'static dyn Arch,
+    pub(crate) registry: &'a Registry<Kprobe>,
+    /// How many vCPUs the machine may have.
+    pub(crate) vcpus: usize,
     /// Whether a vCPU's index tells who hits (see `Vcpus`).
     pub(crate) cpus_known: bool,
     /// Runtime minus linked address, once known.
@@ -31,107 +42,433 @@ pub(crate) struct HitEnv<'a> {
     pub(crate) writer: &'a WriterHandle,
     pub(crate) backpressure: Backpressure,
     pub(crate) names: &'a dyn SymbolNames,
+    pub(crate) pending: &'a Pending,
+    pub(crate) landings: &'a Landings,
+    /// Drops the translated code at an address, now; only on this vCPU's thread.
+    pub(crate) retranslate: &'a dyn Fn(GuestAddr) -> bool,
+    pub(crate) verifier: Option<&'a Verifier>,
 }
 
-struct Context<'a, G> {
-    guest: &'a G,
-    arch: &'static dyn Arch,
-    ip: GuestAddr,
-    slide: Option<u64>,
+/// What is to be done when the hit is over and nothing of it is held any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct After {
+    /// Go on here instead.
+    pub(crate) jump: Option<GuestAddr>,
+    /// Stop or end the machine first, for the probe of this output.
+    pub(crate) halt: Option<(Halt, u32)>,
 }
 
-impl<G: GuestState> HitContext for Context<'_, G> {
+/// How a callback of a site is served: fixed when the block is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Planted {
+    pub(crate) serving: Serving,
+    /// Behind the instruction the block ends, and a probe wants to run there.
+    pub(crate) lands: bool,
+}
+
+/// A hit while it lasts.
+pub(super) struct Frame<'a, G> {
+    pub(super) env: &'a HitEnv<'a>,
+    pub(super) vcpu: &'a Vcpu,
+    pub(super) guest: &'a G,
+    pub(super) guard: &'a Guard,
+    /// The site whose instruction runs; none at a landing.
+    pub(super) site: Option<&'a Site<Kprobe>>,
+    /// Where it runs.
+    pub(super) addr: GuestAddr,
+    pub(super) after: After,
+}
+
+impl HitEnv<'_> {
+    /// Where a place is now.
     #[inline]
-    fn register(&mut self, id: RegisterId) -> Option<u64> {
-        match self.arch.registers().get(usize::from(id.0))?.source {
-            RegisterSource::Qemu { .. } => self.guest.register(id),
-            // QEMU's own program counter is stale in a callback.
-            RegisterSource::ProbeAddress => Some(self.ip.0),
-            RegisterSource::Constant(value) => Some(value),
+    pub(crate) fn runtime(&self, place: Place) -> GuestAddr {
+        match place {
+            Place::Image(addr) => self.slide.map_or(addr, |slide| addr.wrapping_add(slide)),
+            Place::Virtual(addr) => addr,
         }
     }
-
-    #[inline]
-    fn read(&mut self, space: Space, addr: GuestAddr, out: &mut [u8]) -> bool {
-        // One translation serves both spaces. As in the kernel, a user access must not reach the kernel's half, while a
-        // kernel access to a user address is served.
-        (space == Space::Kernel || self.arch.is_user_address(addr)) && self.guest.read(addr, out)
-    }
-
-    fn slide(&mut self, addr: GuestAddr) -> Option<GuestAddr> {
-        self.slide.map(|slide| addr.wrapping_add(slide))
-    }
 }
 
-/// One execution of the site's instruction.
+/// Runs `body` as a hit.
 #[inline]
-pub(crate) fn hit<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, site: &Site<Event>, guest: &G, serving: Serving) {
+pub(super) fn within<'a, G: GuestState>(
+    env: &'a HitEnv<'a>,
+    vcpu: &'a Vcpu,
+    guest: &'a G,
+    site: Option<&'a Site<Kprobe>>,
+    addr: GuestAddr,
+    body: impl FnOnce(&mut Frame<'_, G>),
+) -> After {
     vcpu.ring.begin_hit();
     let guard = vcpu.reader.pin();
-    let privileged = serving != Serving::AskPrivilege || {
-        let value = guest.register(env.arch.privilege_register());
-        value.is_none_or(|value| env.arch.is_privileged(value))
-    };
     vcpu.reader.set_in_handler(true);
-    for probe in site.snapshot(&guard) {
-        let event = &probe.payload;
-        let wanted = match event.privilege {
-            Privilege::Kernel => privileged,
-            Privilege::User => !privileged,
-            Privilege::Any => true,
-        };
-        let counts_itself = event.inline.is_some() && serving == Serving::Plain;
-        if wanted && !counts_itself && probe.enabled() {
-            run(env, vcpu, site, event, guest);
-        }
-    }
+    let mut frame = Frame { env, vcpu, guest, guard: &guard, site, addr, after: After::default() };
+    body(&mut frame);
+    let after = frame.after;
     vcpu.reader.set_in_handler(false);
     drop(guard);
     vcpu.ring.end_hit();
+    after
 }
 
-#[inline]
-fn run<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, site: &Site<Event>, event: &Event, guest: &G) {
-    let Some(cell) = vcpu.counters.cell(event.output) else { return };
-    if event.counts_only() {
-        cell.hit();
-        return;
+/// The site's instruction is about to run.
+pub(crate) fn hit<G: GuestState>(
+    env: &HitEnv<'_>,
+    vcpu: &Vcpu,
+    site: &Site<Kprobe>,
+    guest: &G,
+    planted: Planted,
+) -> After {
+    let addr = env.runtime(site.place());
+    if vcpu.resumes_at(addr) {
+        // It was stopped here, before the instruction, and all that was to be done is done.
+        return After::default();
     }
-    // Before the timestamp nothing may wait: the writer orders by it.
-    let program = &event.definition.program;
-    let max_len = program.max_len();
-    let mut reservation = loop {
-        match vcpu.ring.reserve(max_len) {
-            Some(reservation) => break reservation,
-            None if env.backpressure == Backpressure::Lossless && env.writer.is_alive() => env.writer.wait_for_room(),
-            None => {
-                cell.hit();
-                cell.dropped();
+    within(env, vcpu, guest, Some(site), addr, |frame| {
+        let privileged = frame.privileged(planted.serving);
+        let restarted = site.restarts().load(std::sync::atomic::Ordering::Relaxed) != 0 && frame.is_restart(site);
+        let probes = site.snapshot(frame.guard);
+        vcpu.enter(site.place(), addr, probes.first().map(|newest| newest.id()));
+        for probe in probes {
+            let kprobe = &probe.payload;
+            let counts_itself = kprobe.inline.is_some() && planted.serving == Serving::Plain;
+            if counts_itself || !kprobe.is_pre() || !runs(probe, privileged) {
+                continue;
+            }
+            if restarted && !frame.runs_again(kprobe) {
+                continue;
+            }
+            if frame.pre(probe) {
+                // The flow has changed: as in the kernel, older probes and the end of the instruction are not seen.
                 return;
             }
         }
+        if planted.lands {
+            frame.await_successor(site, probes, privileged, restarted);
+        } else if let Some(verifier) = env.verifier {
+            verifier.predict(frame, site);
+        }
+    })
+}
+
+/// The site's instruction has run, and the block goes on behind it.
+pub(crate) fn post<G: GuestState>(
+    env: &HitEnv<'_>,
+    vcpu: &Vcpu,
+    site: &Site<Kprobe>,
+    guest: &G,
+    serving: Serving,
+) -> After {
+    let addr = env.runtime(site.place());
+    within(env, vcpu, guest, Some(site), addr, |frame| {
+        let Some(slot) = site.slot(frame.guard) else { return };
+        let next = addr.wrapping_add(u64::from(slot.insn.len));
+        if let Some(verifier) = env.verifier {
+            verifier.check(frame, site, next);
+        }
+        let privileged = frame.privileged(serving);
+        for probe in site.snapshot(frame.guard) {
+            // One that came in between has not seen the instruction begin.
+            let seen = matches!(probe.payload.handler, Handler::Post(_)) || vcpu.has_entered(site.place(), probe.id());
+            if seen && probe.payload.is_post() && runs(probe, privileged) {
+                frame.post(probe, next);
+            }
+        }
+    })
+}
+
+/// Execution is at a landing.
+pub(crate) fn arrive<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, landing: &Landing, guest: &G) -> After {
+    let addr = landing.addr();
+    within(env, vcpu, guest, None, addr, |frame| {
+        let Some(sp) = guest.register(env.arch.stack_pointer()) else { return };
+        env.pending.arrive(sp, addr.0, &mut |instance| {
+            if let (Kind::Post, Some(verifier)) = (instance.kind, env.verifier.filter(|_| instance.token == 0)) {
+                verifier.check_landed(frame, instance);
+                return;
+            }
+            // SAFETY: instances hold tokens of registered probes; `Plugin::unregister` makes the table forget them and then
+            // waits for a grace period before it lets go of the probe, and this runs under a guard.
+            let probe = unsafe { Probe::<Kprobe>::from_token(instance.token, frame.guard) };
+            match instance.kind {
+                Kind::Return => frame.returned(&probe.payload, instance, addr),
+                Kind::Post => frame.post(probe, addr),
+                Kind::Restart => {}
+            }
+        });
+    })
+}
+
+/// Whether a probe is to run at all.
+#[inline]
+fn runs(probe: &Probe<Kprobe>, privileged: bool) -> bool {
+    let wanted = match probe.payload.privilege {
+        Privilege::Kernel => privileged,
+        Privilege::User => !privileged,
+        Privilege::Any => true,
     };
-    let time = now();
-    let addr = match site.place() {
-        crate::registry::Place::Image(addr) => env.slide.map_or(addr, |slide| addr.wrapping_add(slide)),
-        crate::registry::Place::Virtual(addr) => addr,
-    };
-    let mut context = Context { guest, arch: env.arch, ip: addr, slide: env.slide };
-    let data = reservation.data();
-    let len = program.run(&mut context, data);
-    if let Some(filter) = &event.filter {
-        // No guest has that many CPUs: comparisons with a real number fail.
-        let cpu = if env.cpus_known { vcpu.index } else { u32::MAX };
-        let common = Common { ip: addr.0, cpu };
-        let record = data.get(..len).unwrap_or_default();
-        if !filter.matches(record, &common, env.names) {
-            cell.filtered();
-            return;
+    wanted && probe.enabled()
+}
+
+impl<G: GuestState> Frame<'_, G> {
+    #[inline]
+    fn privileged(&self, serving: Serving) -> bool {
+        serving != Serving::AskPrivilege || {
+            let value = self.guest.register(self.env.arch.privilege_register());
+            value.is_none_or(|value| self.env.arch.is_privileged(value))
         }
     }
-    cell.hit();
-    if event.action == Action::Trace {
-        reservation.commit(time, event.output, len);
-        env.writer.committed(&vcpu.ring);
+
+    #[inline]
+    pub(super) fn cell(&self, kprobe: &Kprobe) -> Option<&counters::Cell> {
+        self.vcpu.counters.cell(kprobe.output)
+    }
+
+    pub(super) fn sp(&self) -> Option<u64> {
+        self.guest.register(self.env.arch.stack_pointer())
+    }
+
+    #[inline]
+    pub(super) fn context<'c>(&'c self, next_pc: Option<GuestAddr>, call: Option<Call<'c>>) -> Context<'c, G> {
+        let Self { env, guest, addr, .. } = self;
+        let ip = next_pc.unwrap_or(*addr);
+        Context { guest, arch: env.arch, ip, slide: env.slide, next_pc, call, time: 0 }
+    }
+
+    /// Counts a re-execution; whether the probe wants to see it.
+    fn runs_again(&self, kprobe: &Kprobe) -> bool {
+        if let Some(cell) = self.cell(kprobe) {
+            cell.reexecuted();
+        }
+        kprobe.attempts
+    }
+
+    /// One probe before the instruction; true if it changed the flow.
+    #[inline]
+    fn pre(&mut self, probe: &Arc<Probe<Kprobe>>) -> bool {
+        let kprobe = &probe.payload;
+        match &kprobe.handler {
+            Handler::Pre(event) => self.event(kprobe, event, None, None),
+            Handler::Return(kretprobe) => self.call(probe, kretprobe),
+            Handler::Step(handlers) => {
+                if let Some(cell) = self.cell(kprobe) {
+                    cell.hit();
+                }
+                let Some(pre) = &handlers.pre else { return false };
+                let mut context = self.context(None, None);
+                let mut hit = Hit::new(&mut context, self.env.arch, self.vcpu.index, self.addr, kprobe.access);
+                match pre(&mut hit) {
+                    Pre::GoOn => false,
+                    Pre::JumpTo(addr) => {
+                        self.after.jump = hit.may_jump().then_some(addr);
+                        self.after.jump.is_some()
+                    }
+                }
+            }
+            Handler::Watch(watch) => {
+                self.watch(*watch);
+                false
+            }
+            Handler::Post(_) => false,
+        }
+    }
+
+    /// One probe after the instruction.
+    fn post(&mut self, probe: &Probe<Kprobe>, next: GuestAddr) {
+        let kprobe = &probe.payload;
+        match &kprobe.handler {
+            Handler::Post(event) => {
+                self.event(kprobe, event, Some(next), None);
+            }
+            Handler::Step(handlers) => {
+                let Some(post) = &handlers.post else { return };
+                if let Some(cell) = self.cell(kprobe).filter(|_| handlers.pre.is_none()) {
+                    cell.hit();
+                }
+                let mut context = self.context(Some(next), None);
+                post(&mut Hit::new(&mut context, self.env.arch, self.vcpu.index, self.addr, kprobe.access));
+            }
+            Handler::Pre(_) | Handler::Return(_) | Handler::Watch(_) => {}
+        }
+    }
+
+    /// Waits at the successors of the instruction for those who want to run after it.
+    fn await_successor(
+        &mut self,
+        site: &Site<Kprobe>,
+        probes: &[Arc<Probe<Kprobe>>],
+        privileged: bool,
+        restarted: bool,
+    ) {
+        let (Some(slot), Some(execute)) = (site.slot(self.guard), self.env.arch.as_execute()) else { return };
+        let mut context = self.context(None, None);
+        let waits = |probe: &&Arc<Probe<Kprobe>>| probe.payload.is_post() && runs(probe, privileged);
+        let successors = execute.successors(slot, self.addr, &mut context);
+        let (Ok(successors), Some(sp)) = (successors, self.sp()) else {
+            probes.iter().filter(waits).filter_map(|probe| self.cell(&probe.payload)).for_each(counters::Cell::missed);
+            return;
+        };
+        let mut instance = Instance {
+            kind: Kind::Post,
+            token: 0,
+            sp: successors.sp,
+            first: successors.first.0,
+            second: successors.second.unwrap_or(successors.first).0,
+            time: 0,
+            data: [0; DATA_BYTES],
+        };
+        if let Some(verifier) = self.env.verifier {
+            let len = verifier.predict_landing(self, site, &mut instance);
+            self.env.pending.cancel(Kind::Post, instance.token, instance.sp, instance.first);
+            self.wait(&instance, len, sp);
+        }
+        // The newest last: what is newest arrives first.
+        for probe in probes.iter().rev().filter(waits) {
+            instance.token = probe.token();
+            // The instruction faulted, or repeats itself: this is the same execution.
+            let again = self.env.pending.cancel(Kind::Post, instance.token, instance.sp, instance.first);
+            let cell = self.cell(&probe.payload);
+            if let Some(cell) = cell.filter(|_| again && !restarted) {
+                cell.reexecuted();
+            }
+            if !self.wait(&instance, 0, sp)
+                && let Some(cell) = self.cell(&probe.payload)
+            {
+                cell.missed();
+            }
+        }
+    }
+
+    /// Puts an instance aside and makes sure that its arrival is seen. False if that is impossible.
+    pub(super) fn wait(&self, instance: &Instance, data_len: usize, sp: u64) -> bool {
+        let HitEnv { pending, landings, retranslate, .. } = self.env;
+        if pending.push(instance, data_len, sp, &mut |over| self.abandon(over)).is_err() {
+            return false;
+        }
+        let ensure = |addr: u64| landings.ensure(GuestAddr(addr), || retranslate(GuestAddr(addr)));
+        let seen = ensure(instance.first) && (instance.second == instance.first || ensure(instance.second));
+        if !seen {
+            pending.cancel(instance.kind, instance.token, instance.sp, instance.first);
+        }
+        seen
+    }
+
+    /// An instance will never arrive.
+    pub(super) fn abandon(&self, instance: &Instance) {
+        match instance.kind {
+            Kind::Restart => self.forget_restart(instance),
+            Kind::Return | Kind::Post if instance.token == 0 => {}
+            Kind::Return | Kind::Post => {
+                // SAFETY: as in `arrive`.
+                let probe = unsafe { Probe::<Kprobe>::from_token(instance.token, self.guard) };
+                if let Some(cell) = self.cell(&probe.payload) {
+                    cell.abandoned();
+                }
+                if let Handler::Return(kretprobe) = &probe.payload.handler
+                    && let Some(limit) = &kretprobe.limit
+                {
+                    limit.give_back();
+                }
+            }
+        }
+    }
+
+    fn watch(&self, watch: Watch) {
+        match watch {
+            Watch::Stack => {
+                if let Some(sp) = self.sp() {
+                    self.env.pending.end_stack(sp, &mut |over| self.abandon(over));
+                }
+            }
+            Watch::Life => self.env.pending.forget(|_| true, |over| self.abandon(over)),
+        }
+    }
+
+    /// A return probe's function is entered.
+    fn call(&mut self, probe: &Arc<Probe<Kprobe>>, kretprobe: &super::kprobe::Kretprobe) -> bool {
+        let kprobe = &probe.payload;
+        let Some(cell) = self.cell(kprobe) else { return false };
+        if kretprobe.limit.as_ref().is_some_and(|limit| !limit.take()) {
+            cell.missed();
+            return false;
+        }
+        if !self.put_aside(probe, kretprobe)
+            && let Some(limit) = &kretprobe.limit
+        {
+            limit.give_back();
+        }
+        false
+    }
+
+    /// Runs the entry side; false if no return will be reported.
+    fn put_aside(&mut self, probe: &Arc<Probe<Kprobe>>, kretprobe: &super::kprobe::Kretprobe) -> bool {
+        let kprobe = &probe.payload;
+        let Some(cell) = self.cell(kprobe) else { return false };
+        let arch = self.env.arch;
+        let mut context = self.context(None, None);
+        let Some(sp) = self.sp() else { return false };
+        let target = match arch.return_place() {
+            qkprobe_arch::ReturnPlace::Stack => context.word(GuestAddr(sp)),
+            qkprobe_arch::ReturnPlace::Register(id) => context.get(id),
+        };
+        let Some(target) = target else {
+            cell.missed();
+            return false;
+        };
+        let mut instance = Instance {
+            kind: Kind::Return,
+            token: probe.token(),
+            sp: arch.sp_after_return(sp),
+            first: target,
+            second: target,
+            time: now(),
+            data: [0; DATA_BYTES],
+        };
+        let len = match &kretprobe.work {
+            ReturnWork::Event(event) => {
+                let entry = event.definition.entry.as_ref();
+                entry.map_or(0, |entry| entry.run(&mut context, &mut instance.data))
+            }
+            ReturnWork::Handlers(handlers) => {
+                if let Some(entry) = &handlers.entry {
+                    let mut hit = Hit::new(&mut context, arch, self.vcpu.index, self.addr, kprobe.access);
+                    if !entry(&mut hit, &mut instance.data) {
+                        return false;
+                    }
+                }
+                DATA_BYTES
+            }
+        };
+        cell.entered();
+        let waits = self.wait(&instance, len, sp);
+        if !waits {
+            cell.missed();
+            cell.abandoned();
+        }
+        waits
+    }
+
+    /// A return probe's function has returned.
+    fn returned(&mut self, kprobe: &Kprobe, instance: &Instance, addr: GuestAddr) {
+        let Handler::Return(kretprobe) = &kprobe.handler else { return };
+        if let Some(limit) = &kretprobe.limit {
+            limit.give_back();
+        }
+        match &kretprobe.work {
+            ReturnWork::Event(event) => {
+                let call = Call { instance, definition: Some(&event.definition) };
+                self.event(kprobe, event, None, Some((call, addr)));
+            }
+            ReturnWork::Handlers(handlers) => {
+                if let Some(cell) = self.cell(kprobe) {
+                    cell.hit();
+                }
+                let mut context = self.context(None, Some(Call { instance, definition: None }));
+                context.time = now();
+                let mut hit = Hit::new(&mut context, self.env.arch, self.vcpu.index, addr, kprobe.access);
+                (handlers.handler)(&mut hit, &instance.data);
+            }
+        }
     }
 }

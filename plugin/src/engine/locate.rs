@@ -242,6 +242,12 @@ impl Locator {
         (start != 0 && offset < compare.len).then(|| (vaddr, HostAddr(start + offset as usize)))
     }
 
+    /// Where the first byte of the kernel's text runs.
+    pub(crate) fn start_running(&self) -> Option<(GuestAddr, HostAddr)> {
+        let Method::Compare(compare) = &self.method else { return None };
+        self.running(compare.start)
+    }
+
     /// The linked address of a host pointer into the running kernel.
     pub(crate) fn image_addr(&self, host: HostAddr) -> Option<GuestAddr> {
         let Method::Compare(compare) = &self.method else { return None };

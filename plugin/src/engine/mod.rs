@@ -1,9 +1,18 @@
 //! What happens when the guest runs: blocks are translated, probes are hit.
+//!
+//! `translate` plants callbacks, `hit` serves them, `event` is what a definition does there. `pending` knows what is
+//! awaited (returns, the ends of instructions, restarts), `locate` where the kernel lies.
 
+pub(crate) mod context;
+pub(crate) mod event;
 pub(crate) mod hit;
+pub(crate) mod kprobe;
 pub(crate) mod locate;
+pub(crate) mod pending;
+pub(crate) mod restart;
 pub(crate) mod translate;
 pub(crate) mod vcpu;
+pub(crate) mod verify;
 
 #[cfg(test)]
 mod fake;
@@ -11,32 +20,6 @@ mod fake;
 mod hit_tests;
 #[cfg(test)]
 mod locate_tests;
-
-use std::sync::Arc;
-
-use qkprobe_lang::{Action, Definition, Filter, Privilege};
-
-use crate::qemu::inline_count::InlineCounter;
-
-/// What a probe does at a hit: the payload that the registry keeps for the engine.
-#[derive(Debug)]
-pub(crate) struct Event {
-    /// Index into the outputs and the counters.
-    pub(crate) output: u32,
-    pub(crate) definition: Arc<Definition>,
-    pub(crate) filter: Option<Filter>,
-    pub(crate) action: Action,
-    pub(crate) privilege: Privilege,
-    /// Set where translated code counts by itself: no callback is needed for this probe.
-    pub(crate) inline: Option<InlineCounter>,
-}
-
-impl Event {
-    /// Whether a hit has nothing to do but count.
-    pub(crate) fn counts_only(&self) -> bool {
-        self.action == Action::Count && self.filter.is_none()
-    }
-}
 
 /// How the callback of a block serves a site: fixed when the block is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,15 +4,16 @@
 //! page and all its instructions start there (only an x86 instruction may end on the next page), so one page's sites
 //! are all there is to look at.
 
-use qkprobe_arch::{Arch, GuestAddr, Privilege as AddressPrivilege};
+use qkprobe_arch::{Arch, Flow, GuestAddr, InsnSlot, Privilege as AddressPrivilege};
 
-use std::sync::Arc;
-
+use super::Serving;
+use super::hit::Planted;
+use super::kprobe::{Access, Kprobe};
 use super::locate::{Locator, Verdict};
-use super::{Event, Serving};
-use crate::qemu::host_memory::HostAddr;
+use super::pending::landing::{Landing, Landings};
+use crate::qemu::host_memory::{self, HostAddr};
 use crate::qemu::inline_count::InlineCounter;
-use crate::registry::{Place, Probe, Reader, Registry, Site};
+use crate::registry::{Place, Reader, Registry, Site, Text};
 
 /// A block as QEMU hands it over, or a fake.
 pub(crate) trait Block {
@@ -24,38 +25,50 @@ pub(crate) trait Block {
     fn host(&self, index: usize) -> Option<HostAddr>;
     /// Copies an instruction's bytes; returns how many.
     fn bytes(&self, index: usize, out: &mut [u8]) -> usize;
-    /// Makes the instruction call back with this site.
-    fn plant_callback(&mut self, index: usize, site: &Site<Event>, serving: Serving);
+    /// Makes the instruction call back with this site, before it runs.
+    fn plant_callback(&mut self, index: usize, site: &Site<Kprobe>, planted: Planted, access: Access);
+    /// Makes the instruction call back with the site of the instruction before it, which has then run.
+    fn plant_post(&mut self, index: usize, site: &Site<Kprobe>, serving: Serving, access: Access);
+    /// Makes the instruction call back with this landing.
+    fn plant_landing(&mut self, index: usize, landing: &Landing, access: Access);
     /// Whether QEMU's inline counters can be trusted in this run.
     fn can_count(&self) -> bool;
     /// Makes the instruction add to this counter.
     fn plant_count(&mut self, index: usize, counter: InlineCounter);
 }
 
-/// Text that a probe's address no longer begins with: what the slot holds, and what the guest runs.
+/// The text under a site's probes is another than it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TextChange {
-    /// The address is a boundary, with another instruction (a breakpoint, a patched call).
-    Changed,
-    /// The address lies inside an instruction: the probe cannot fire.
-    NoBoundary,
+    /// Another instruction (a breakpoint, a patched call): the probes go on with it.
+    Changed(InsnSlot),
+    /// The address lies inside an instruction now: the probes cannot fire.
+    Gone,
+    /// The address is an instruction's again.
+    Back(InsnSlot),
 }
 
 /// What a translation found out beside planting.
 pub(crate) trait Findings {
     fn verdict(&mut self, verdict: Verdict);
-    fn text_changed(&mut self, site: &Site<Event>, change: TextChange);
+    fn text_changed(&mut self, site: &Site<Kprobe>, change: TextChange);
+}
+
+/// What translation looks things up in.
+#[derive(Clone, Copy)]
+pub(crate) struct Where<'a> {
+    pub(crate) arch: &'a dyn Arch,
+    pub(crate) registry: &'a Registry<Kprobe>,
+    pub(crate) locator: Option<&'a Locator>,
+    pub(crate) landings: &'a Landings,
+    /// What callbacks at landings may do.
+    pub(crate) landing_access: Access,
+    /// Every probed instruction is verified.
+    pub(crate) verify: bool,
 }
 
 /// Looks at one block and plants what it must.
-pub(crate) fn translate(
-    arch: &dyn Arch,
-    registry: &Registry<Event>,
-    reader: &Reader,
-    locator: Option<&Locator>,
-    block: &mut impl Block,
-    findings: &mut impl Findings,
-) {
+pub(crate) fn translate(at: Where<'_>, reader: &Reader, block: &mut impl Block, findings: &mut impl Findings) {
     let count = block.len();
     if count == 0 {
         return;
@@ -64,7 +77,7 @@ pub(crate) fn translate(
     let host = block.host(0);
     let guard = reader.pin();
     let mut linked = None;
-    if let Some(locator) = locator {
+    if let Some(locator) = at.locator {
         let mut first = [0; qkprobe_arch::MAX_INSN_BYTES];
         let len = block.bytes(0, &mut first).min(first.len());
         let first = first.get(..len).unwrap_or_default();
@@ -75,82 +88,133 @@ pub(crate) fn translate(
         }
         if let Some(linked) = found
             && locator.wants_entries()
-            && arch.looks_like_entry(first)
+            && at.arch.looks_like_entry(first)
             && let Some(verdict) = locator.entry_seen(linked)
         {
             findings.verdict(verdict);
         }
     }
-    if let Some(linked) = linked {
-        plant(arch, registry, Place::Image(linked), vaddr, block, count, &guard, findings);
-    }
-    plant(arch, registry, Place::Virtual(vaddr), vaddr, block, count, &guard, findings);
-}
-
-#[allow(clippy::too_many_arguments, reason = "one call site a place kind; a struct would only rename them")]
-fn plant(
-    arch: &dyn Arch,
-    registry: &Registry<Event>,
-    first: Place,
-    vaddr: GuestAddr,
-    block: &mut impl Block,
-    count: usize,
-    guard: &crossbeam_epoch::Guard,
-    findings: &mut impl Findings,
-) {
-    let offset_of = |addr: GuestAddr| addr.wrapping_offset_from(vaddr);
-    let last_vaddr = block.vaddr(count - 1);
-    let last = first.with_addr(first.addr().wrapping_add(offset_of(last_vaddr)));
-    if !registry.any_site_between(first, last, guard) {
-        return;
-    }
-    let serving = match arch.privilege(vaddr) {
-        AddressPrivilege::AskRegisters => Serving::AskPrivilege,
-        AddressPrivilege::Kernel if block.can_count() => Serving::Plain,
-        AddressPrivilege::Kernel => Serving::CountAll,
-    };
-    let mut index = 0;
-    registry.sites_on_page(first, guard, |site| {
-        if !(first..=last).contains(&site.place()) {
-            return;
-        }
-        let offset = site.place().addr().wrapping_offset_from(first.addr());
-        while index < count && offset_of(block.vaddr(index)) < offset {
-            index += 1;
-        }
-        if index == count || offset_of(block.vaddr(index)) != offset {
-            // A block may begin inside what another path runs as one instruction; only text that differs from the
-            // slot says that the probe has lost its boundary.
-            findings.text_changed(site, TextChange::NoBoundary);
-            return;
-        }
-        if let Some(slot) = site.slot() {
-            let mut bytes = [0; qkprobe_arch::MAX_INSN_BYTES];
-            let len = block.bytes(index, &mut bytes).min(bytes.len());
-            if &bytes[..len] != slot.bytes() {
-                findings.text_changed(site, TextChange::Changed);
+    // Before the sites: a function has returned before the next instruction is hit.
+    if at.landings.may_be_on_page(vaddr) {
+        for index in 0..count {
+            if let Some(landing) = at.landings.get(block.vaddr(index)) {
+                block.plant_landing(index, landing, at.landing_access);
             }
         }
-        plant_site(site, index, block, serving, guard);
-    });
+    }
+    let mut planting = Planting { at, vaddr, block, count, guard: &guard, findings };
+    if let Some(linked) = linked {
+        planting.run(Place::Image(linked));
+    }
+    planting.run(Place::Virtual(vaddr));
 }
 
-/// An inline counter for the probes that only count, where that can be trusted; one callback for all others.
-fn plant_site(
-    site: &Site<Event>,
-    index: usize,
-    block: &mut impl Block,
-    serving: Serving,
-    guard: &crossbeam_epoch::Guard,
-) {
-    let probes = site.snapshot(guard);
-    let inline = |probe: &&Arc<Probe<Event>>| serving == Serving::Plain && probe.payload.inline.is_some();
-    // All probes of an address that only count share one counter: QEMU may scale the vCPU's index twice for a second
-    // one in the same block.
-    if let Some(counter) = probes.iter().find(inline).and_then(|probe| probe.payload.inline) {
-        block.plant_count(index, counter);
+/// The sites of one block.
+struct Planting<'a, B, F> {
+    at: Where<'a>,
+    vaddr: GuestAddr,
+    block: &'a mut B,
+    count: usize,
+    guard: &'a crossbeam_epoch::Guard,
+    findings: &'a mut F,
+}
+
+impl<B: Block, F: Findings> Planting<'_, B, F> {
+    fn offset_of(&self, addr: GuestAddr) -> u64 {
+        addr.wrapping_offset_from(self.vaddr)
     }
-    if !probes.iter().all(|probe| inline(&probe)) {
-        block.plant_callback(index, site, serving);
+
+    /// `first`: the block's first instruction as a place of the kind that is looked for.
+    fn run(&mut self, first: Place) {
+        let last_vaddr = self.block.vaddr(self.count - 1);
+        let last = first.with_addr(first.addr().wrapping_add(self.offset_of(last_vaddr)));
+        let registry = self.at.registry;
+        if !registry.any_site_between(first, last, self.guard) {
+            return;
+        }
+        let serving = match self.at.arch.privilege(self.vaddr) {
+            AddressPrivilege::AskRegisters => Serving::AskPrivilege,
+            AddressPrivilege::Kernel if self.block.can_count() => Serving::Plain,
+            AddressPrivilege::Kernel => Serving::CountAll,
+        };
+        let mut index = 0;
+        registry.sites_on_page(first, self.guard, |site| {
+            if !(first..=last).contains(&site.place()) {
+                return;
+            }
+            let offset = site.place().addr().wrapping_offset_from(first.addr());
+            while index < self.count && self.offset_of(self.block.vaddr(index)) < offset {
+                index += 1;
+            }
+            let is_boundary = index < self.count && self.offset_of(self.block.vaddr(index)) == offset;
+            if is_boundary {
+                self.see(site, index);
+                self.plant(site, index, serving);
+            } else {
+                self.miss(site, index, offset);
+            }
+        });
+    }
+
+    /// The site's instruction is in the block: is it the one that the slot holds?
+    fn see(&mut self, site: &Site<Kprobe>, index: usize) {
+        let mut bytes = [0; qkprobe_arch::MAX_INSN_BYTES];
+        let len = self.block.bytes(index, &mut bytes).min(bytes.len());
+        let bytes = bytes.get(..len).unwrap_or_default();
+        let before = site.see_text(Text::Present);
+        let known = site.slot(self.guard);
+        let same = known.is_some_and(|slot| slot.bytes() == bytes);
+        if same && before != Text::Gone {
+            return;
+        }
+        let addr = self.block.vaddr(index);
+        let Ok(slot) = InsnSlot::prepare(self.at.arch, addr, bytes) else { return };
+        if !same {
+            site.renew_slot(slot, self.guard);
+        }
+        match before {
+            // The image's text differs from what runs: the kernel relocates and patches itself before.
+            Text::Unseen => {}
+            Text::Present => self.findings.text_changed(site, TextChange::Changed(slot)),
+            Text::Gone => self.findings.text_changed(site, TextChange::Back(slot)),
+        }
+    }
+
+    /// No instruction of the block begins at the site. A block may begin inside what another path runs as one
+    /// instruction; only text that differs from the slot says that the probe has lost its boundary.
+    fn miss(&mut self, site: &Site<Kprobe>, index: usize, offset: u64) {
+        let Some(slot) = site.slot(self.guard) else { return };
+        let Some(covering) = index.checked_sub(1) else { return };
+        let Some(host) = self.block.host(covering) else { return };
+        let inside = offset.wrapping_sub(self.offset_of(self.block.vaddr(covering)));
+        let mut bytes = [0; qkprobe_arch::MAX_INSN_BYTES];
+        let Some(bytes) = bytes.get_mut(..slot.bytes().len()) else { return };
+        let changed = host_memory::read(HostAddr(host.0.wrapping_add(inside as usize)), bytes) && bytes != slot.bytes();
+        if changed && site.see_text(Text::Gone) != Text::Gone {
+            self.findings.text_changed(site, TextChange::Gone);
+        }
+    }
+
+    /// An inline counter for the probes that only count, where that can be trusted; one callback for all others.
+    fn plant(&mut self, site: &Site<Kprobe>, index: usize, serving: Serving) {
+        let probes = site.snapshot(self.guard);
+        let enabled = || probes.iter().filter(|probe| probe.enabled()).map(|probe| &probe.payload);
+        let inline = |probe: &&Kprobe| serving == Serving::Plain && probe.inline.is_some();
+        // All probes of an address that only count share one counter: QEMU may scale the vCPU's index twice for a second
+        // one in the same block.
+        if let Some(counter) = enabled().find(inline).and_then(|probe| probe.inline) {
+            self.block.plant_count(index, counter);
+        }
+        let others = || enabled().filter(|probe| !inline(probe));
+        let Some(access) = others().map(|probe| probe.access).max() else { return };
+        let after = self.at.verify || others().any(Kprobe::is_post);
+        let goes_on = index + 1 < self.count && site.slot(self.guard).is_some_and(|slot| slot.insn.flow == Flow::Next);
+        let lands = after && !goes_on;
+        if lands || self.at.verify || others().any(Kprobe::is_pre) {
+            self.block.plant_callback(index, site, Planted { serving, lands }, access);
+        }
+        if after && goes_on {
+            self.block.plant_post(index + 1, site, serving, access);
+        }
     }
 }

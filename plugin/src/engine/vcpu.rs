@@ -1,16 +1,78 @@
 //! One vCPU: everything a hit on it needs, made when its thread starts.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
+use qkprobe_arch::GuestAddr;
+
+use super::verify::Prediction;
 use crate::counters::VcpuCounters;
 use crate::record::ring::Ring;
-use crate::registry::Reader;
+use crate::registry::{Place, ProbeId, Reader};
 
 /// A vCPU's own part of the engine. Used only on the thread that runs the vCPU; the ring's other end is the writer's.
-#[derive(Debug)]
 pub(crate) struct Vcpu {
     pub(crate) index: u32,
     pub(crate) ring: Arc<Ring>,
     pub(crate) reader: Reader,
     pub(crate) counters: Arc<VcpuCounters>,
+    last: Cell<Option<Last>>,
+    resumes: Cell<Option<GuestAddr>>,
+    /// `verify=on`: what the instruction that runs now is expected to do.
+    pub(crate) prediction: Cell<Option<Box<Prediction>>>,
+}
+
+impl std::fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vcpu").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// The last site whose instruction this vCPU began.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    place: Place,
+    addr: GuestAddr,
+    newest: Option<ProbeId>,
+}
+
+impl Vcpu {
+    pub(crate) fn new(index: u32, ring: Arc<Ring>, reader: Reader, counters: Arc<VcpuCounters>) -> Self {
+        Self {
+            index,
+            ring,
+            reader,
+            counters,
+            last: Cell::new(None),
+            resumes: Cell::new(None),
+            prediction: Cell::new(None),
+        }
+    }
+
+    /// A site's instruction begins, seen by the probes up to the newest of this moment.
+    #[inline]
+    pub(crate) fn enter(&self, place: Place, addr: GuestAddr, newest: Option<ProbeId>) {
+        self.last.set(Some(Last { place, addr, newest }));
+    }
+
+    /// Whether this probe saw the instruction begin.
+    pub(crate) fn has_entered(&self, place: Place, probe: ProbeId) -> bool {
+        self.last.get().is_some_and(|last| last.place == place && last.newest.is_some_and(|newest| probe <= newest))
+    }
+
+    /// An exception comes from here: the place, if that is where the last hit was.
+    pub(crate) fn left(&self, from: GuestAddr) -> Option<Place> {
+        self.last.get().filter(|last| last.addr == from).map(|last| last.place)
+    }
+
+    /// The machine was stopped before the instruction at `addr`, whose hit is over.
+    pub(crate) fn will_resume_at(&self, addr: GuestAddr) {
+        self.resumes.set(Some(addr));
+    }
+
+    /// Whether this is the hit that was over before the machine stopped.
+    #[inline]
+    pub(crate) fn resumes_at(&self, addr: GuestAddr) -> bool {
+        self.resumes.get().is_some() && self.resumes.take() == Some(addr)
+    }
 }

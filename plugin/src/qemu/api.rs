@@ -15,6 +15,10 @@ pub(crate) type ExecCallback = unsafe extern "C" fn(c_uint, *mut c_void);
 
 /// `QEMU_PLUGIN_CB_R_REGS`: the callback may read registers.
 pub(crate) const CB_R_REGS: c_int = 1;
+/// `QEMU_PLUGIN_CB_RW_REGS`: and write them.
+pub(crate) const CB_RW_REGS: c_int = 2;
+/// `QEMU_PLUGIN_CB_RW_REGS_PC` (QEMU 11.0): and set the program counter.
+pub(crate) const CB_RW_REGS_PC: c_int = 3;
 /// `QEMU_PLUGIN_INLINE_ADD_U64`.
 pub(crate) const INLINE_ADD_U64: c_int = 0;
 
@@ -106,8 +110,13 @@ table! {
     optional {
         // QEMU 10.1.
         write_memory_vaddr = c"qemu_plugin_write_memory_vaddr": fn(u64, *mut GByteArray) -> bool;
+        // Returns a size before API 6 and a truth value since: it is not looked at.
+        write_register = c"qemu_plugin_write_register": fn(*mut RegisterHandle, *mut GByteArray) -> c_int;
+        translate_vaddr = c"qemu_plugin_translate_vaddr": fn(u64, *mut u64) -> bool;
         // QEMU 10.2.
         register_vcpu_discon_cb = c"qemu_plugin_register_vcpu_discon_cb":
             fn(Id, c_int, *const c_void, *mut c_void);
+        // QEMU 11.0. Never returns.
+        set_pc = c"qemu_plugin_set_pc": fn(u64) -> c_int;
     }
 }

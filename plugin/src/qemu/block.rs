@@ -2,12 +2,15 @@
 
 use qkprobe_arch::GuestAddr;
 
-use super::api::{Api, CB_R_REGS, Insn, Tb};
+use super::api::{Api, CB_R_REGS, CB_RW_REGS, CB_RW_REGS_PC, ExecCallback, Insn, Tb};
 use super::host_memory::HostAddr;
 use super::inline_count::{InlineCounter, InlineCounters};
-use super::shapes::{Events, exec_callback};
+use super::shapes::{Events, exec_callback, landing_callback, post_callback};
+use crate::engine::Serving;
+use crate::engine::hit::Planted;
+use crate::engine::kprobe::{Access, Kprobe};
+use crate::engine::pending::landing::Landing;
 use crate::engine::translate::Block;
-use crate::engine::{Event, Serving};
 use crate::registry::Site;
 
 /// Valid during the translation callback only.
@@ -34,6 +37,19 @@ impl<'a, E: Events> QemuBlock<'a, E> {
     }
 }
 
+impl<E: Events> QemuBlock<'_, E> {
+    fn plant(&self, index: usize, callback: ExecCallback, access: Access, userdata: *const std::ffi::c_void) {
+        let flags = match access {
+            Access::Read => CB_R_REGS,
+            Access::Write => CB_RW_REGS,
+            Access::Pc => CB_RW_REGS_PC,
+        };
+        // SAFETY: an instruction of the block; the userdata stays valid while a translated block holds it (see the callers),
+        // and registration refused an access that this QEMU lacks.
+        unsafe { (self.api.register_vcpu_insn_exec_cb)(self.insn(index), callback, flags, userdata.cast_mut()) };
+    }
+}
+
 impl<E: Events> Block for QemuBlock<'_, E> {
     fn len(&self) -> usize {
         self.len
@@ -56,12 +72,18 @@ impl<E: Events> Block for QemuBlock<'_, E> {
         unsafe { (self.api.insn_data)(insn, out.as_mut_ptr().cast(), out.len()) }
     }
 
-    fn plant_callback(&mut self, index: usize, site: &Site<Event>, serving: Serving) {
-        let userdata = std::ptr::from_ref(site).cast_mut().cast();
-        // SAFETY: the site outlives every block that holds its address: the registry frees it only after a flush.
-        unsafe {
-            (self.api.register_vcpu_insn_exec_cb)(self.insn(index), exec_callback::<E>(serving), CB_R_REGS, userdata);
-        }
+    fn plant_callback(&mut self, index: usize, site: &Site<Kprobe>, planted: Planted, access: Access) {
+        // The site outlives every block that holds its address: the registry frees it only after a flush.
+        self.plant(index, exec_callback::<E>(planted, access), access, std::ptr::from_ref(site).cast());
+    }
+
+    fn plant_post(&mut self, index: usize, site: &Site<Kprobe>, serving: Serving, access: Access) {
+        self.plant(index, post_callback::<E>(serving), access.min(Access::Write), std::ptr::from_ref(site).cast());
+    }
+
+    fn plant_landing(&mut self, index: usize, landing: &Landing, access: Access) {
+        // A landing's slot is given to another address only after a flush.
+        self.plant(index, landing_callback::<E>(), access.min(Access::Write), std::ptr::from_ref(landing).cast());
     }
 
     fn can_count(&self) -> bool {

@@ -13,8 +13,11 @@ use super::cache::Stale;
 use super::guest::VcpuGuest;
 use super::shapes::Events;
 use super::version::{OLDEST, qemu_plugin_version, release};
-use crate::engine::hit::GuestState;
-use crate::engine::{Event, Serving};
+use crate::engine::Serving;
+use crate::engine::context::GuestState;
+use crate::engine::hit::{self, After, Planted};
+use crate::engine::kprobe::Kprobe;
+use crate::engine::pending::landing::Landing;
 use crate::install::install;
 use crate::registry::{Place, Site};
 use crate::running::{Machine, Plugin};
@@ -28,6 +31,21 @@ impl GuestState for VcpuGuest {
     #[inline]
     fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool {
         VcpuGuest::read(self, addr, out)
+    }
+
+    fn set_register(&self, id: qkprobe_arch::RegisterId, value: u64) -> bool {
+        VcpuGuest::set_register(self, id, value)
+    }
+
+    fn write(&self, addr: GuestAddr, bytes: &[u8]) -> bool {
+        VcpuGuest::write(self, addr, bytes)
+    }
+
+    fn is_ram(&self, addr: GuestAddr) -> bool {
+        // The PC's map (Linux arch/x86/kernel/e820.c shows it at boot): video memory and option ROMs below 1 MiB, devices in
+        // the last GiB below 4 GiB.
+        let is_device = |physical: u64| matches!(physical, 0xa_0000..0x10_0000 | 0xc000_0000..0x1_0000_0000);
+        self.physical(addr).is_some_and(|physical| !is_device(physical))
     }
 }
 
@@ -116,19 +134,20 @@ fn start(id: Id, info: &Info, args: &[String]) -> Result<(), String> {
         target,
         max_vcpus: usize::try_from(max_vcpus).unwrap_or(1).max(1),
     };
-    let (plugin, registrations) = install(machine, args)?;
-    PLUGIN.get_or_init(|| plugin).begin(registrations)
+    let (plugin, events, probes) = install(machine, args)?;
+    let plugin = PLUGIN.get_or_init(|| plugin);
+    plugin.begin(events, probes)?;
+    crate::api::set_up(plugin)
 }
 
-/// Where code of a place is, if it was ever seen: what must be translated again when its probes change.
+/// Where code of a place is, if it can have been translated: what must be translated again when its probes change.
 pub(super) fn stale_code(place: Place) -> Option<Stale> {
-    let locator = plugin()?.locator.as_ref()?;
     match place {
         Place::Image(addr) => {
-            let (vaddr, host) = locator.running(addr)?;
-            Some(Stale { vaddr, host })
+            let (vaddr, host) = plugin()?.locator.as_ref()?.running(addr)?;
+            Some(Stale { vaddr, host: Some(host) })
         }
-        Place::Virtual(_) => None,
+        Place::Virtual(vaddr) => Some(Stale { vaddr, host: None }),
     }
 }
 
@@ -161,15 +180,27 @@ impl Events for QemuEvents {
         plugin.add_vcpu(vcpu, |engine| super::vcpus::QemuVcpu { engine, guest });
     }
 
-    fn safepoint(_vcpu: u32) {
-        if let Some(plugin) = plugin() {
-            plugin.cache.serve();
+    fn safepoint(vcpu: u32) {
+        let Some(plugin) = plugin() else { return };
+        if let Some(state) = plugin.vcpu(vcpu) {
+            plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
         }
+    }
+
+    fn discontinuity(vcpu: u32, is_exception: bool, from: u64) {
+        let Some(plugin) = plugin() else { return };
+        let Some(state) = plugin.vcpu(vcpu) else { return };
+        if is_exception {
+            let env = plugin.hit_env(&|_| false);
+            crate::engine::restart::exception(&env, &state.engine, &state.guest, GuestAddr(from));
+        }
+        plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
     }
 
     fn flushed() {
         if let Some(plugin) = plugin() {
             plugin.registry.flushed();
+            plugin.landings.flushed();
         }
     }
 
@@ -180,23 +211,50 @@ impl Events for QemuEvents {
     }
 
     fn was_reset() {
-        let Some(plugin) = plugin() else { return };
-        plugin.cache.registrar().register_lifetime::<Self>();
-        if plugin.registry.counts().armed != 0 {
-            use crate::registry::CodeCache as _;
-            plugin.cache.set_translation_hook(true);
+        if let Some(plugin) = plugin() {
+            plugin.cache.was_reset();
         }
     }
 
     #[inline]
-    fn hit(vcpu: u32, site: *const c_void, serving: Serving) {
-        let Some(plugin) = plugin() else { return };
-        let Some(state) = plugin.vcpu(vcpu) else { return };
+    fn hit(vcpu: u32, site: *const c_void, planted: Planted) -> Option<u64> {
+        let plugin = plugin()?;
+        let state = plugin.vcpu(vcpu)?;
         // SAFETY: the userdata that `QemuBlock::plant_callback` gave for this instruction; the registry keeps a site until
         // the code cache was flushed after its last use.
-        let site = unsafe { &*site.cast::<Site<Event>>() };
+        let site = unsafe { &*site.cast::<Site<Kprobe>>() };
         #[cfg(feature = "test-panic")]
         panic_at_the_thousandth_hit();
-        crate::engine::hit::hit(&plugin.hit_env(), &state.engine, site, &state.guest, serving);
+        let retranslate = |vaddr| plugin.cache.retranslate_now(vaddr, plugin.host_of(&state.guest, vaddr));
+        let after = hit::hit(&plugin.hit_env(&retranslate), &state.engine, site, &state.guest, planted);
+        plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
+        if after == After::default() { None } else { plugin.after_hit(state, Some(site.place()), after) }
+    }
+
+    fn post(vcpu: u32, site: *const c_void, serving: Serving) {
+        let Some(plugin) = plugin() else { return };
+        let Some(state) = plugin.vcpu(vcpu) else { return };
+        // SAFETY: as in `hit`.
+        let site = unsafe { &*site.cast::<Site<Kprobe>>() };
+        let after = hit::post(&plugin.hit_env(&|_| false), &state.engine, site, &state.guest, serving);
+        plugin.after_hit(state, None, After { jump: None, ..after });
+    }
+
+    fn arrive(vcpu: u32, landing: *const c_void) {
+        let Some(plugin) = plugin() else { return };
+        let Some(state) = plugin.vcpu(vcpu) else { return };
+        // SAFETY: the userdata that `QemuBlock::plant_landing` gave; slots of landings live as long as the plugin.
+        let landing = unsafe { &*landing.cast::<Landing>() };
+        let after = hit::arrive(&plugin.hit_env(&|_| false), &state.engine, landing, &state.guest);
+        plugin.after_hit(state, None, After { jump: None, ..after });
+    }
+
+    #[inline]
+    unsafe fn set_pc(addr: u64) {
+        let set_pc = plugin().and_then(|plugin| plugin.machine.api.set_pc);
+        if let Some(set_pc) = set_pc {
+            // SAFETY: the caller vouches for the callback and its frames; here are only plain numbers.
+            unsafe { set_pc(addr) };
+        }
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct VcpuGuest {
     order: ByteOrder,
     /// By `RegisterId`.
     handles: Box<[Option<NonNull<RegisterHandle>>]>,
+    /// Bytes of each register, as QEMU lists it.
+    sizes: Box<[u8]>,
     /// Large enough that no read makes QEMU grow it: a hit allocates nothing.
     buffer: NonNull<GByteArray>,
 }
@@ -41,9 +43,10 @@ impl VcpuGuest {
             RegisterSource::ProbeAddress | RegisterSource::Constant(_) => None,
         };
         let handles = arch.registers().iter().map(|register| handle(&register.source)).collect();
+        let sizes = arch.registers().iter().map(|register| register.bytes).collect();
         // SAFETY: glib's allocator aborts rather than fail; the array lives as long as the process.
         let buffer = NonNull::new(unsafe { (api.g_byte_array_sized_new)(MAX_READ as u32) })?;
-        Some(Self { api, order: arch.byte_order(), handles, buffer })
+        Some(Self { api, order: arch.byte_order(), handles, sizes, buffer })
     }
 
     /// Whether QEMU lists the register at all (sparc64 before 10.1 lists none).
@@ -82,6 +85,43 @@ impl VcpuGuest {
             out.copy_from_slice(std::slice::from_raw_parts((*array).data, out.len()));
         }
         true
+    }
+}
+
+impl VcpuGuest {
+    /// Sets a register. Only in a callback that may write registers; never the program counter's, which would end QEMU.
+    pub(crate) fn set_register(&self, id: RegisterId, value: u64) -> bool {
+        let index = usize::from(id.0);
+        let (Some(Some(handle)), Some(size)) = (self.handles.get(index), self.sizes.get(index)) else { return false };
+        let Some(write) = self.api.write_register else { return false };
+        let (mut little, mut big) = (value.to_le_bytes(), value.to_be_bytes());
+        let len = usize::from(*size).min(8);
+        let bytes = match self.order {
+            ByteOrder::Little => &mut little[..len],
+            ByteOrder::Big => &mut big[8 - len..],
+        };
+        let mut array = GByteArray { data: bytes.as_mut_ptr(), len: u32::from(*size) };
+        // SAFETY: the handle came from QEMU's list for this vCPU, and is no read-only one (the caller's duty). `array` has
+        // glib's public layout and as many bytes as the register has; QEMU reads `data` and `len`, and may swap the bytes
+        // in place, which are ours.
+        unsafe { write(handle.as_ptr(), &raw mut array) };
+        true
+    }
+
+    /// Writes guest memory through the vCPU's current translation.
+    pub(crate) fn write(&self, addr: GuestAddr, bytes: &[u8]) -> bool {
+        let (Some(write), Ok(len)) = (self.api.write_memory_vaddr, u32::try_from(bytes.len())) else { return false };
+        let mut array = GByteArray { data: bytes.as_ptr().cast_mut(), len };
+        // SAFETY: QEMU only reads `data` and `len` of the array.
+        unsafe { write(addr.0, &raw mut array) }
+    }
+
+    /// The physical address behind a virtual one.
+    pub(crate) fn physical(&self, addr: GuestAddr) -> Option<u64> {
+        let translate = self.api.translate_vaddr?;
+        let mut physical = 0;
+        // SAFETY: on a vCPU's thread; `physical` is ours.
+        unsafe { translate(addr.0, &raw mut physical) }.then_some(physical)
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::api::{Api, ExecCallback, Id, Tb};
 use crate::engine::Serving;
+use crate::engine::hit::Planted;
+use crate::engine::kprobe::Access;
 
 /// What the plugin does at each event. One implementation, chosen at compile time: no indirect call on the hit path.
 pub(crate) trait Events {
@@ -17,10 +19,22 @@ pub(crate) trait Events {
     fn vcpu_started(vcpu: u32);
     /// The vCPU's thread is at a point where guest memory may be written and the code cache reset.
     fn safepoint(vcpu: u32);
+    /// The vCPU took an interrupt or an exception: a safepoint as well.
+    fn discontinuity(vcpu: u32, is_exception: bool, from: u64);
     fn flushed();
     fn exiting();
     fn was_reset();
-    fn hit(vcpu: u32, site: *const c_void, serving: Serving);
+    /// The instruction of a site is about to run; the answer is where to go instead.
+    fn hit(vcpu: u32, site: *const c_void, planted: Planted) -> Option<u64>;
+    /// The instruction of a site has run.
+    fn post(vcpu: u32, site: *const c_void, serving: Serving);
+    /// Execution is at a landing.
+    fn arrive(vcpu: u32, landing: *const c_void);
+    /// Sets the program counter and does not return; does nothing where QEMU cannot.
+    ///
+    /// # Safety
+    /// Only in a callback with `CB_RW_REGS_PC`, from a frame that, like all frames up to QEMU's, has nothing to drop.
+    unsafe fn set_pc(addr: u64);
 }
 
 /// Set after a caught panic: every callback returns at once.
@@ -82,28 +96,55 @@ unsafe extern "C" fn atexit_v7<E: Events>(_userdata: *mut c_void) {
     guarded(E::exiting);
 }
 
-unsafe extern "C" fn discon_v6<E: Events>(_id: Id, vcpu: c_uint, _kind: c_int, _from: u64, _to: u64) {
-    guarded(|| E::safepoint(vcpu));
+unsafe extern "C" fn discon_v6<E: Events>(_id: Id, vcpu: c_uint, kind: c_int, from: u64, _to: u64) {
+    guarded(|| E::discontinuity(vcpu, kind & DISCON_EXCEPTION != 0, from));
 }
 
-unsafe extern "C" fn discon_v7<E: Events>(vcpu: c_uint, _kind: c_int, _from: u64, _to: u64, _userdata: *mut c_void) {
-    guarded(|| E::safepoint(vcpu));
+unsafe extern "C" fn discon_v7<E: Events>(vcpu: c_uint, kind: c_int, from: u64, _to: u64, _userdata: *mut c_void) {
+    guarded(|| E::discontinuity(vcpu, kind & DISCON_EXCEPTION != 0, from));
 }
 
-unsafe extern "C" fn hit<E: Events>(vcpu: c_uint, site: *mut c_void) {
-    guarded(|| E::hit(vcpu, site, Serving::Plain));
+/// A site's callback: what it has to know beside the site is in its address, so that translated code passes no more.
+unsafe extern "C" fn hit<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
+    guarded(|| {
+        E::hit(vcpu, site, planted(PLANTED));
+    });
 }
 
-unsafe extern "C" fn hit_count_all<E: Events>(vcpu: c_uint, site: *mut c_void) {
-    guarded(|| E::hit(vcpu, site, Serving::CountAll));
+/// The same where the program counter may be set.
+unsafe extern "C" fn hit_and_jump<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
+    let mut target = None;
+    guarded(|| target = E::hit(vcpu, site, planted(PLANTED)));
+    if let Some(target) = target {
+        // SAFETY: planted with `CB_RW_REGS_PC`; this frame holds plain numbers only, and the guarded body is over.
+        unsafe { E::set_pc(target) };
+    }
 }
 
-unsafe extern "C" fn hit_ask<E: Events>(vcpu: c_uint, site: *mut c_void) {
-    guarded(|| E::hit(vcpu, site, Serving::AskPrivilege));
+unsafe extern "C" fn post<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
+    guarded(|| E::post(vcpu, site, planted(PLANTED).serving));
 }
 
-/// `QEMU_PLUGIN_DISCON_INTERRUPT | QEMU_PLUGIN_DISCON_EXCEPTION`.
-const DISCON_INTERRUPT_OR_EXCEPTION: c_int = 1 | 2;
+unsafe extern "C" fn arrive<E: Events>(vcpu: c_uint, landing: *mut c_void) {
+    guarded(|| E::arrive(vcpu, landing));
+}
+
+const LANDS: u8 = 4;
+const COUNT_ALL: u8 = 1;
+const ASK_PRIVILEGE: u8 = 2;
+
+const fn planted(bits: u8) -> Planted {
+    let serving = match bits & !LANDS {
+        COUNT_ALL => Serving::CountAll,
+        ASK_PRIVILEGE => Serving::AskPrivilege,
+        _ => Serving::Plain,
+    };
+    Planted { serving, lands: bits & LANDS != 0 }
+}
+
+const DISCON_INTERRUPT: c_int = 1;
+const DISCON_EXCEPTION: c_int = 2;
+
 
 /// Registers callbacks in the shape of the running version.
 #[derive(Clone, Copy, Debug)]
@@ -136,13 +177,14 @@ impl Registrar<'_> {
     }
 
     /// The interrupt callback, where this QEMU has it (10.2): a safepoint that a busy guest reaches soon.
-    /// It is registered only while something waits for a safepoint. Returns whether there is one.
+    /// It also tells of exceptions, which a probed instruction may raise and then run again. Registered while probes are
+    /// armed or something waits for a safepoint. Returns whether there is one.
     pub(crate) fn set_interrupt_safepoint<E: Events>(self, on: bool) -> bool {
         let Some(register) = self.api.register_vcpu_discon_cb else { return false };
         let callback =
             if on { self.choose(discon_v6::<E> as *const (), discon_v7::<E> as *const ()) } else { std::ptr::null() };
         // SAFETY: the shape fits the version; NULL removes the callback.
-        unsafe { register(self.id, DISCON_INTERRUPT_OR_EXCEPTION, callback, std::ptr::null_mut()) };
+        unsafe { register(self.id, DISCON_INTERRUPT | DISCON_EXCEPTION, callback, std::ptr::null_mut()) };
         true
     }
 
@@ -166,10 +208,35 @@ impl Registrar<'_> {
 }
 
 /// The callback of an instruction with a site.
-pub(crate) fn exec_callback<E: Events>(serving: Serving) -> ExecCallback {
-    match serving {
-        Serving::Plain => hit::<E>,
-        Serving::CountAll => hit_count_all::<E>,
-        Serving::AskPrivilege => hit_ask::<E>,
+pub(crate) fn exec_callback<E: Events>(planted: Planted, access: Access) -> ExecCallback {
+    const LANDS_COUNT_ALL: u8 = LANDS | COUNT_ALL;
+    const LANDS_ASK: u8 = LANDS | ASK_PRIVILEGE;
+    match (access, planted.lands, planted.serving) {
+        (Access::Pc, false, Serving::Plain) => hit_and_jump::<E, 0>,
+        (Access::Pc, false, Serving::CountAll) => hit_and_jump::<E, COUNT_ALL>,
+        (Access::Pc, false, Serving::AskPrivilege) => hit_and_jump::<E, ASK_PRIVILEGE>,
+        (Access::Pc, true, Serving::Plain) => hit_and_jump::<E, LANDS>,
+        (Access::Pc, true, Serving::CountAll) => hit_and_jump::<E, LANDS_COUNT_ALL>,
+        (Access::Pc, true, Serving::AskPrivilege) => hit_and_jump::<E, LANDS_ASK>,
+        (_, false, Serving::Plain) => hit::<E, 0>,
+        (_, false, Serving::CountAll) => hit::<E, COUNT_ALL>,
+        (_, false, Serving::AskPrivilege) => hit::<E, ASK_PRIVILEGE>,
+        (_, true, Serving::Plain) => hit::<E, LANDS>,
+        (_, true, Serving::CountAll) => hit::<E, LANDS_COUNT_ALL>,
+        (_, true, Serving::AskPrivilege) => hit::<E, LANDS_ASK>,
     }
+}
+
+/// The callback of the instruction behind a site.
+pub(crate) fn post_callback<E: Events>(serving: Serving) -> ExecCallback {
+    match serving {
+        Serving::Plain => post::<E, 0>,
+        Serving::CountAll => post::<E, COUNT_ALL>,
+        Serving::AskPrivilege => post::<E, ASK_PRIVILEGE>,
+    }
+}
+
+/// The callback of a landing.
+pub(crate) fn landing_callback<E: Events>() -> ExecCallback {
+    arrive::<E>
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ThreadId;
 
 use super::guest::VcpuGuest;
-use crate::engine::Event;
+use crate::engine::kprobe::Kprobe;
 use crate::engine::vcpu::Vcpu;
 use crate::primitive::Mutex;
 use crate::registry::{Reader, Registry};
@@ -72,7 +72,7 @@ impl Vcpus {
     }
 
     /// Runs `body` with a reader of the calling thread: translation callbacks do not say which vCPU they are for.
-    pub(crate) fn with_reader<R>(&self, registry: &Registry<Event>, body: impl FnOnce(&Reader) -> R) -> R {
+    pub(crate) fn with_reader<R>(&self, registry: &Registry<Kprobe>, body: impl FnOnce(&Reader) -> R) -> R {
         thread_local! {
             static READER: OnceCell<Reader> = const { OnceCell::new() };
         }

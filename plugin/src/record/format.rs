@@ -2,7 +2,7 @@
 
 use qkprobe_lang::{Format, SymbolNames};
 
-use super::Output;
+use super::{Notice, Output};
 use super::ring::Record;
 
 /// What the first lines of a trace say.
@@ -86,9 +86,22 @@ pub(crate) fn record(
             out.extend_from_slice(b": ");
             out.extend_from_slice(output.name.as_bytes());
             out.extend_from_slice(b": (");
-            out.extend_from_slice(output.place.as_bytes());
+            let data = match &output.function {
+                Some(function) => {
+                    let data = caller(record.data, names, out);
+                    out.extend_from_slice(b" <- ");
+                    out.extend_from_slice(function.as_bytes());
+                    data
+                }
+                None => {
+                    out.extend_from_slice(output.place.as_bytes());
+                    record.data
+                }
+            };
             out.push(b')');
-            output.definition.print_ftrace(record.data, names, out);
+            if let Some(definition) = &output.definition {
+                definition.print_ftrace(data, names, out);
+            }
         }
         Format::Json => {
             out.extend_from_slice(b"{\"type\":\"event\",\"time\":");
@@ -106,12 +119,45 @@ pub(crate) fn record(
             out.extend_from_slice(output.name.as_bytes());
             out.extend_from_slice(b"\",\"place\":\"");
             out.extend_from_slice(output.place.as_bytes());
+            let mut data = record.data;
+            if output.function.is_some() {
+                out.extend_from_slice(b"\",\"caller\":\"");
+                data = caller(record.data, names, out);
+            }
             out.extend_from_slice(b"\",\"args\":{");
-            output.definition.print_json(record.data, names, out);
+            if let Some(definition) = &output.definition {
+                definition.print_json(data, names, out);
+            }
             out.extend_from_slice(b"}}");
         }
     }
     out.push(b'\n');
+}
+
+/// Writes where a function returned to, fit for both formats; gives the rest of the record.
+fn caller<'a>(data: &'a [u8], names: &dyn SymbolNames, out: &mut Vec<u8>) -> &'a [u8] {
+    let Some((caller, rest)) = data.split_first_chunk() else { return data };
+    let caller = u64::from_le_bytes(*caller);
+    let mut name = String::new();
+    if names.name(caller, &mut name) {
+        out.extend_from_slice(crate::probes::prepare::plain(&name).as_bytes());
+    } else {
+        out.extend_from_slice(format!("{caller:#x}").as_bytes());
+    }
+    rest
+}
+
+/// Appends what happened to the text under a probe, and other things that are no records.
+pub(crate) fn notice(format: Format, epoch: u64, notice: &Notice, out: &mut Vec<u8>) {
+    let Notice { time, kind, place, text } = notice;
+    let seconds = time.saturating_sub(epoch) as f64 / 1e9;
+    let line = match format {
+        Format::Ftrace => format!("# {kind}: {seconds:.6}: {place}: {text}\n"),
+        Format::Json => {
+            format!("{}\n", serde_json::json!({"type": kind, "time": seconds, "place": place, "text": text}))
+        }
+    };
+    out.extend_from_slice(line.as_bytes());
 }
 
 fn padded(value: u64, width: usize, fill: u8, out: &mut Vec<u8>) {

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::engine::verify::Verified;
+
 /// `summary=FILE`. Fields are only ever added.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
@@ -21,6 +23,8 @@ pub(crate) struct Summary {
     pub(crate) written: u64,
     /// Records that were made and could not be written.
     pub(crate) lost: u64,
+    /// `verify=on`: what was compared.
+    pub(crate) verified: Option<Verified>,
     /// All probes, in the order of their definition.
     pub(crate) probes: Vec<ProbeSummary>,
 }
@@ -40,11 +44,20 @@ pub(crate) struct ProbeSummary {
     pub(crate) hits: u64,
     /// Executions that the filter rejected.
     pub(crate) filtered: u64,
-    /// Hits that could not be served (return probes beyond `maxactive`).
+    /// Calls that could not be tracked (beyond `maxactive`), instructions whose end could not be awaited, effects that
+    /// could not be had.
     pub(crate) missed: u64,
     /// Hits whose record was dropped or lost.
     pub(crate) dropped: u64,
-    /// How often the probe's address was found inside another instruction, where it cannot fire.
+    /// Restarts of instructions that an exception cut short: not among the hits.
+    pub(crate) reexecuted: u64,
+    /// Return probes: calls that have not returned.
+    pub(crate) pending: u64,
+    /// Calls that will never return: their frame or their task is gone.
+    pub(crate) abandoned: u64,
+    /// Hits that changed the guest (`set`, `skip`, `replace`, `override`, `stop`, `quit`).
+    pub(crate) effects: u64,
+    /// How often the probe's address became the inside of another instruction, where it cannot fire.
     pub(crate) boundary_lost: u64,
 }
 
@@ -78,6 +91,15 @@ impl Summary {
             if probe.filtered != 0 {
                 let _ = write!(text, "  ({} filtered)", probe.filtered);
             }
+            let notes = [
+                (probe.pending, "pending"),
+                (probe.abandoned, "never returned"),
+                (probe.reexecuted, "restarted"),
+                (probe.effects, "changed the guest"),
+            ];
+            for (count, note) in notes.iter().filter(|(count, _)| *count != 0) {
+                let _ = write!(text, "  ({count} {note})");
+            }
             if probe.boundary_lost != 0 {
                 text.push_str("  (the text was patched: no instruction boundary for a time)");
             }
@@ -85,6 +107,13 @@ impl Summary {
                 text.push_str("  (pending: its module was never seen)");
             }
             text.push('\n');
+        }
+        if let Some(Verified { checked, next_pc_only, raced, mismatches }) = self.verified {
+            let _ = writeln!(
+                text,
+                "qkprobe: verify: {checked} executions compared, {next_pc_only} more by their next PC alone, {raced} raced: \
+                 {mismatches} mismatches"
+            );
         }
         if self.lost != 0 {
             let _ = writeln!(text, "qkprobe: {} records were lost", self.lost);

@@ -6,6 +6,7 @@
 //! these limits are complete, and are merged.
 
 use crate::message::say;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -15,11 +16,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use qkprobe_lang::{Format, SymbolNames};
 
-use super::Output;
+use super::{Notice, Output};
 use super::format::{self, Preamble};
 use super::ring::Ring;
 use super::sink::Sink;
-use crate::counters::VcpuCounters;
+use crate::control::Feed;
+use crate::counters::{Counters, VcpuCounters};
 use crate::engine::now;
 
 /// Text is handed to the file in pieces of about this size.
@@ -40,7 +42,8 @@ struct Source {
 #[derive(Debug)]
 struct Shared {
     sources: Mutex<Vec<Source>>,
-    outputs: RwLock<Vec<Arc<Output>>>,
+    outputs: RwLock<Outputs>,
+    notices: Mutex<VecDeque<Notice>>,
     asleep: AtomicBool,
     alive: AtomicBool,
     closing: AtomicBool,
@@ -49,6 +52,20 @@ struct Shared {
     written: AtomicU64,
     lost: AtomicU64,
 }
+
+/// The probes' outputs by index. An index is used again when its probe is gone and its last record is written.
+#[derive(Debug, Default)]
+struct Outputs {
+    list: Vec<Option<Arc<Output>>>,
+    /// Changes with each change of the list.
+    version: u64,
+    /// When the probe was gone.
+    retired: Vec<(u64, u32)>,
+    free: Vec<u32>,
+}
+
+/// So many notices may wait: a guest that patches its text all the time must not fill the memory.
+const MOST_NOTICES: usize = 1000;
 
 /// What hits and the control side hold of the writer.
 #[derive(Debug)]
@@ -66,6 +83,10 @@ pub(crate) struct WriterConfig {
     pub(crate) names: Arc<dyn SymbolNames + Send + Sync>,
     /// Where lost records are counted.
     pub(crate) counters: Arc<VcpuCounters>,
+    /// All counters, to be set to 0 when an output is used again.
+    pub(crate) all_counters: Arc<Counters>,
+    /// Those who subscribed to records.
+    pub(crate) feed: Arc<Feed>,
 }
 
 impl std::fmt::Debug for WriterConfig {
@@ -82,7 +103,8 @@ impl WriterHandle {
     pub(crate) fn start(mut config: WriterConfig) -> Result<Self, String> {
         let shared = Arc::new(Shared {
             sources: Mutex::new(Vec::new()),
-            outputs: RwLock::new(Vec::new()),
+            outputs: RwLock::new(Outputs::default()),
+            notices: Mutex::new(VecDeque::new()),
             asleep: AtomicBool::new(false),
             alive: AtomicBool::new(true),
             closing: AtomicBool::new(false),
@@ -100,6 +122,8 @@ impl WriterHandle {
             shared: Arc::clone(&shared),
             config,
             outputs: Vec::new(),
+            version: 0,
+            line: Vec::new(),
             text: Vec::with_capacity(2 * BATCH),
             failed: None,
         };
@@ -125,14 +149,34 @@ impl WriterHandle {
     /// Adds an output; its index is what records carry.
     pub(crate) fn add_output(&self, output: Arc<Output>) -> u32 {
         let mut outputs = self.shared.outputs.write();
-        outputs.push(output);
+        outputs.version += 1;
+        if let Some(index) = outputs.free.pop() {
+            if let Some(slot) = outputs.list.get_mut(index as usize) {
+                *slot = Some(output);
+            }
+            return index;
+        }
+        outputs.list.push(Some(output));
         // `MAX_OUTPUTS` is far below 2^32.
-        (outputs.len() - 1) as u32
+        (outputs.list.len() - 1) as u32
     }
 
-    /// All outputs, in the order of their indices.
-    pub(crate) fn outputs(&self) -> Vec<Arc<Output>> {
-        self.shared.outputs.read().clone()
+    /// How many indices there are, used or not.
+    pub(crate) fn output_count(&self) -> usize {
+        self.shared.outputs.read().list.len()
+    }
+
+    /// An output's probe is gone, and no hit of it runs any more: its index is used again after its last record.
+    pub(crate) fn retire_output(&self, index: u32) {
+        self.shared.outputs.write().retired.push((now(), index));
+    }
+
+    /// Puts something between the records.
+    pub(crate) fn notice(&self, notice: Notice) {
+        let mut notices = self.shared.notices.lock();
+        if notices.len() < MOST_NOTICES {
+            notices.push_back(notice);
+        }
     }
 
     /// Records written and lost so far.
@@ -195,8 +239,11 @@ impl WriterHandle {
 struct Worker {
     shared: Arc<Shared>,
     config: WriterConfig,
-    /// The shared list as far as it is known here: it only grows.
-    outputs: Vec<Arc<Output>>,
+    /// The shared list, as of this version.
+    outputs: Vec<Option<Arc<Output>>>,
+    version: u64,
+    /// A record for subscribers, where the trace has another format.
+    line: Vec<u8>,
     text: Vec<u8>,
     /// Since when the sink fails, and how many records were lost since.
     failed: Option<(Instant, u64)>,
@@ -258,8 +305,8 @@ impl Worker {
         let sources = self.shared.sources.lock().clone();
         let limit = self.limit(&sources, closing);
         let cpus_known = !self.shared.cpus_unknown.load(Ordering::Relaxed);
-        let known = self.outputs.len();
-        self.outputs.extend(self.shared.outputs.read().iter().skip(known).cloned());
+        self.refresh_outputs();
+        self.write_notices();
         let mut pending: Vec<(u32, u64)> = Vec::new();
         let mut count = 0;
         loop {
@@ -271,17 +318,23 @@ impl Worker {
             let Some((_, source)) = oldest else { break };
             let Some(record) = source.ring.peek() else { break };
             let header = record.header;
-            if let Some(output) = self.outputs.get(header.output as usize) {
-                format::record(
-                    self.config.format,
-                    self.config.preamble.epoch,
-                    cpus_known.then_some(source.cpu),
-                    output,
-                    &record,
-                    &*self.config.names,
-                    &mut self.text,
-                );
+            if let Some(Some(output)) = self.outputs.get(header.output as usize) {
+                let cpu = cpus_known.then_some(source.cpu);
+                let before = self.text.len();
+                let Preamble { epoch, .. } = self.config.preamble;
+                let names = &*self.config.names;
+                format::record(self.config.format, epoch, cpu, output, &record, names, &mut self.text);
                 pending.push((header.output, self.text.len() as u64));
+                if self.config.feed.wanted() {
+                    let line = if self.config.format == Format::Json {
+                        self.text.get(before..).unwrap_or_default()
+                    } else {
+                        self.line.clear();
+                        format::record(Format::Json, epoch, cpu, output, &record, names, &mut self.line);
+                        &self.line
+                    };
+                    self.config.feed.publish(&output.group, &output.name, line);
+                }
             }
             source.ring.consume(header);
             count += 1;
@@ -292,7 +345,53 @@ impl Worker {
         }
         sources.iter().for_each(|source| source.ring.release());
         self.flush(&mut pending);
+        self.free_outputs(limit);
         count
+    }
+
+    fn refresh_outputs(&mut self) {
+        let outputs = self.shared.outputs.read();
+        if outputs.version != self.version {
+            self.version = outputs.version;
+            self.outputs.clone_from(&outputs.list);
+        }
+    }
+
+    /// All records up to `limit` are written: the indices of probes that were gone by then are free.
+    fn free_outputs(&self, limit: u64) {
+        if self.shared.outputs.read().retired.is_empty() {
+            return;
+        }
+        let mut outputs = self.shared.outputs.write();
+        let Outputs { list, version, retired, free } = &mut *outputs;
+        retired.retain(|(time, index)| {
+            if *time >= limit {
+                return true;
+            }
+            if let Some(slot) = list.get_mut(*index as usize) {
+                *slot = None;
+            }
+            self.config.all_counters.reset(*index);
+            free.push(*index);
+            *version += 1;
+            false
+        });
+    }
+
+    fn write_notices(&mut self) {
+        let notices = std::mem::take(&mut *self.shared.notices.lock());
+        let epoch = self.config.preamble.epoch;
+        for notice in &notices {
+            format::notice(self.config.format, epoch, notice, &mut self.text);
+            self.line.clear();
+            format::notice(Format::Json, epoch, notice, &mut self.line);
+            self.config.feed.publish("", "", &self.line);
+        }
+        // They go out with the records that follow; alone, there may be none to follow.
+        if !notices.is_empty() && self.failed.is_none() {
+            let _ = self.config.sink.write_lines(&self.text);
+        }
+        self.text.clear();
     }
 
     /// The time up to which all rings are complete.

@@ -26,7 +26,7 @@ mod table;
 #[cfg(all(test, not(feature = "shuttle")))]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ use crossbeam_epoch::{Collector, Guard, LocalHandle};
 use qkprobe_arch::InsnSlot;
 
 use crate::primitive::{AtomicU64, Mutex, Ordering, ThreadId, current_thread, preemption_point};
-pub use site::{Place, Site};
+pub use site::{Place, Site, Text};
 use table::Table;
 
 /// The code cache as the registry sees it: QEMU, or a fake that tests drive. Called under the registry's mutex:
@@ -64,6 +64,24 @@ pub enum RegistryError<E> {
     Prepare(E),
 }
 
+/// A probe to register.
+#[derive(Debug)]
+pub struct New<P> {
+    /// Where.
+    pub place: Place,
+    /// The engine's data.
+    pub payload: P,
+    /// A disabled probe is registered and silent.
+    pub enabled: bool,
+}
+
+impl<P> New<P> {
+    /// One that fires at once.
+    pub fn enabled(place: Place, payload: P) -> Self {
+        Self { place, payload, enabled: true }
+    }
+}
+
 /// One user probe at its site. `P` is what the engine wants to know of it at a hit.
 #[derive(Debug)]
 pub struct Probe<P> {
@@ -82,6 +100,22 @@ impl<P> Probe<P> {
     /// Its registration.
     pub fn id(&self) -> ProbeId {
         self.id
+    }
+
+    /// A number that finds the probe again; never 0.
+    pub(crate) fn token(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self) as usize
+    }
+
+    /// The probe of a token.
+    ///
+    /// # Safety
+    /// The token came from `token` of a probe of this type, which whoever holds its last reference lets go only after a
+    /// grace period that began when nobody could find the token any more; `guard` was pinned before it was found.
+    pub(crate) unsafe fn from_token(token: usize, _guard: &Guard) -> &Self {
+        let pointer = token as *const Self;
+        // SAFETY: the caller vouches for it.
+        unsafe { &*pointer }
     }
 }
 
@@ -172,7 +206,7 @@ impl<P: Send + Sync + 'static> Registry<P> {
     ) -> Result<ProbeId, RegistryError<E>> {
         let mut prepare = Some(prepare);
         let ids =
-            self.register_all(std::iter::once((place, payload)), |_, _| prepare.take().map_or(Ok(None), |f| f()))?;
+            self.register_all(std::iter::once(New::enabled(place, payload)), |_, _| prepare.take().map_or(Ok(None), |f| f()))?;
         ids.first().copied().ok_or(RegistryError::NotRegistered)
     }
 
@@ -182,7 +216,7 @@ impl<P: Send + Sync + 'static> Registry<P> {
     /// The first that `prepare` refuses; nothing is registered then.
     pub fn register_all<E>(
         &self,
-        probes: impl IntoIterator<Item = (Place, P)>,
+        probes: impl IntoIterator<Item = New<P>>,
         mut prepare: impl FnMut(Place, &P) -> Result<Option<InsnSlot>, E>,
     ) -> Result<Vec<ProbeId>, RegistryError<E>> {
         self.refuse_handlers()?;
@@ -191,29 +225,28 @@ impl<P: Send + Sync + 'static> Registry<P> {
         // First everything that can fail, into sites of our own; then, without failure, publication.
         let mut fresh: HashMap<Place, Arc<Site<P>>> = HashMap::new();
         let mut accepted = Vec::new();
-        for (place, payload) in probes {
+        for New { place, payload, enabled } in probes {
             if !writer.sites.contains_key(&place)
                 && let Entry::Vacant(vacant) = fresh.entry(place)
             {
                 let slot = prepare(place, &payload).map_err(RegistryError::Prepare)?;
                 vacant.insert(Arc::new(Site::new(place, slot)));
             }
-            accepted.push((place, payload));
+            accepted.push((place, payload, enabled));
         }
         writer.sites.extend(fresh);
 
         let mut by_place: HashMap<Place, Vec<Arc<Probe<P>>>> = HashMap::new();
         let mut ids = Vec::with_capacity(accepted.len());
-        for (place, payload) in accepted {
+        for (place, payload, enabled) in accepted {
             let id = ProbeId(writer.next_id);
             writer.next_id += 1;
-            let probe = Arc::new(Probe { id, enabled: crate::primitive::AtomicBool::new(true), payload });
+            let probe = Arc::new(Probe { id, enabled: crate::primitive::AtomicBool::new(enabled), payload });
             writer.probes.insert(id, (place, Arc::clone(&probe)));
             by_place.entry(place).or_default().push(probe);
             ids.push(id);
         }
-        let mut newly_armed = Vec::new();
-        let mut joined = Vec::new();
+        let mut changed = Vec::with_capacity(by_place.len());
         for (place, joining) in by_place {
             let Some(site) = writer.sites.get(&place).cloned() else { continue };
             // Newest first: the order in which pre handlers run.
@@ -221,16 +254,29 @@ impl<P: Send + Sync + 'static> Registry<P> {
             list.extend(site.snapshot(&guard).iter().cloned());
             site.publish(list, &guard);
             preemption_point();
-            if site.set_armed(true) {
-                newly_armed.push(site);
-            } else {
-                joined.push(place);
+            changed.push(site);
+        }
+        self.rearm(&mut writer, changed, &guard);
+        Ok(ids)
+    }
+
+    /// The probes of these sites changed: arms, disarms, and has the code translated again for what it needs now. A site
+    /// is armed while one of its probes is enabled.
+    fn rearm(&self, writer: &mut Writer<P>, sites: Vec<Arc<Site<P>>>, guard: &Guard) {
+        let (mut arm, mut disarm, mut joined) = (Vec::new(), Vec::new(), Vec::new());
+        for site in sites {
+            let wanted = site.snapshot(guard).iter().any(|probe| probe.enabled());
+            match (site.set_armed(wanted), wanted) {
+                (true, true) => arm.push(site),
+                (true, false) => disarm.push(site),
+                // A block may have been instrumented for what its probes needed so far (an inline counter only).
+                (false, true) => joined.push(site.place()),
+                (false, false) => {}
             }
         }
-        self.arm(&mut writer, newly_armed, &guard);
-        // A block may have been instrumented for what its probes needed so far (an inline counter only).
+        self.arm(writer, arm, guard);
         joined.into_iter().for_each(|place| self.cache.retranslate(place));
-        Ok(ids)
+        self.disarm(writer, &disarm, guard);
     }
 
     fn arm(&self, writer: &mut Writer<P>, sites: Vec<Arc<Site<P>>>, guard: &Guard) {
@@ -253,73 +299,93 @@ impl<P: Send + Sync + 'static> Registry<P> {
     ///
     /// # Errors
     /// Unknown or already unregistered; or that a handler asked.
-    pub fn unregister(&self, id: ProbeId) -> Result<(), RegistryError<std::convert::Infallible>> {
+    pub fn unregister(&self, id: ProbeId) -> Result<Arc<Probe<P>>, RegistryError<std::convert::Infallible>> {
         self.refuse_handlers()?;
-        {
+        let gone = {
             let guard = self.collector.register().pin();
             let mut writer = self.writer.lock();
-            self.unlink(&mut writer, &[id], &guard)?;
-        }
+            self.unlink(&mut writer, &[id], &guard)
+        };
+        let gone = gone.into_iter().next().ok_or(RegistryError::NotRegistered)?;
         self.synchronize();
-        Ok(())
+        Ok(gone)
     }
 
-    /// Unregisters many with one grace period; unknown ids are skipped and reported by the count that was removed.
+    /// Unregisters many with one grace period, and returns those that were registered; the other ids are skipped.
     ///
     /// # Errors
     /// That a handler asked.
-    pub fn unregister_all(&self, ids: &[ProbeId]) -> Result<usize, RegistryError<std::convert::Infallible>> {
+    pub fn unregister_all(
+        &self,
+        ids: &[ProbeId],
+    ) -> Result<Vec<Arc<Probe<P>>>, RegistryError<std::convert::Infallible>> {
         self.refuse_handlers()?;
-        let known: Vec<_>;
-        {
+        let gone = {
             let guard = self.collector.register().pin();
             let mut writer = self.writer.lock();
-            known = ids.iter().copied().filter(|id| writer.probes.contains_key(id)).collect();
-            self.unlink(&mut writer, &known, &guard)?;
-        }
-        if !known.is_empty() {
+            self.unlink(&mut writer, ids, &guard)
+        };
+        if !gone.is_empty() {
             self.synchronize();
         }
-        Ok(known.len())
+        Ok(gone)
     }
 
-    fn unlink<E>(&self, writer: &mut Writer<P>, ids: &[ProbeId], guard: &Guard) -> Result<(), RegistryError<E>> {
-        let mut disarmed = Vec::new();
+    fn unlink(&self, writer: &mut Writer<P>, ids: &[ProbeId], guard: &Guard) -> Vec<Arc<Probe<P>>> {
+        let mut gone = Vec::with_capacity(ids.len());
+        let mut by_place: HashMap<Place, HashSet<ProbeId>> = HashMap::new();
         for id in ids {
-            let (place, _probe) = writer.probes.remove(id).ok_or(RegistryError::NotRegistered)?;
+            let Some((place, probe)) = writer.probes.remove(id) else { continue };
+            by_place.entry(place).or_default().insert(*id);
+            gone.push(probe);
+        }
+        let mut changed = Vec::with_capacity(by_place.len());
+        for (place, ids) in by_place {
             let Some(site) = writer.sites.get(&place).cloned() else { continue };
-            let list: Vec<_> = site.snapshot(guard).iter().filter(|probe| probe.id != *id).cloned().collect();
-            let last = list.is_empty();
+            let list = site.snapshot(guard).iter().filter(|probe| !ids.contains(&probe.id)).cloned().collect();
             site.publish(list, guard);
             preemption_point();
-            if last && site.set_armed(false) {
-                disarmed.push(site);
-            }
+            changed.push(site);
         }
-        if disarmed.is_empty() {
-            return Ok(());
+        self.rearm(writer, changed, guard);
+        gone
+    }
+
+    fn disarm(&self, writer: &mut Writer<P>, sites: &[Arc<Site<P>>], guard: &Guard) {
+        if sites.is_empty() {
+            return;
         }
-        self.table.remove(&disarmed, guard);
-        writer.armed -= disarmed.len();
+        self.table.remove(sites, guard);
+        writer.armed -= sites.len();
         preemption_point();
-        for site in &disarmed {
+        for site in sites {
             self.cache.retranslate(site.place());
         }
         if writer.armed == 0 {
             self.cache.set_translation_hook(false);
         }
-        Ok(())
     }
 
-    /// Sets what the user wishes: an disabled probe stays registered and silent.
+    /// Sets what the user wishes: a disabled probe stays registered and silent. Where none is enabled, the site is
+    /// disarmed.
     ///
     /// # Errors
     /// Unknown or already unregistered.
     pub fn set_enabled(&self, id: ProbeId, on: bool) -> Result<(), RegistryError<std::convert::Infallible>> {
-        let writer = self.writer.lock();
-        let (_, probe) = writer.probes.get(&id).ok_or(RegistryError::NotRegistered)?;
+        let guard = self.collector.register().pin();
+        let mut writer = self.writer.lock();
+        let (place, probe) = writer.probes.get(&id).ok_or(RegistryError::NotRegistered)?;
         probe.enabled.store(on, Ordering::Relaxed);
+        let site = writer.sites.get(place).cloned();
+        self.rearm(&mut writer, site.into_iter().collect(), &guard);
         Ok(())
+    }
+
+    /// A registered probe's site.
+    pub fn site_of(&self, id: ProbeId) -> Option<Arc<Site<P>>> {
+        let writer = self.writer.lock();
+        let (place, _) = writer.probes.get(&id)?;
+        writer.sites.get(place).cloned()
     }
 
     /// QEMU flushed the code cache, with all vCPUs stopped: no block holds a site any more, so those without probes go.

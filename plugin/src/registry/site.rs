@@ -1,6 +1,7 @@
 //! The one instrumentation point of an address, and the list of its probes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32};
 
 use crossbeam_epoch::{Atomic, Guard, Owned};
 use qkprobe_arch::{GuestAddr, InsnSlot};
@@ -42,6 +43,18 @@ impl Place {
     }
 }
 
+/// What translation has seen of the text under a site's probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Text {
+    /// Nothing yet: the slot is the image's text, which the kernel may patch before it runs.
+    Unseen = 0,
+    /// An instruction.
+    Present = 1,
+    /// The inside of another instruction.
+    Gone = 2,
+}
+
 /// The probe list of a site: newest first, never changed once published.
 type ProbeList<P> = Vec<Arc<Probe<P>>>;
 
@@ -49,15 +62,26 @@ type ProbeList<P> = Vec<Arc<Probe<P>>>;
 #[derive(Debug)]
 pub struct Site<P> {
     place: Place,
-    /// The out-of-line copy, unless the image holds no text for the place.
-    slot: Option<InsnSlot>,
+    /// The out-of-line copy; null as long as nobody has seen the place's text.
+    slot: Atomic<InsnSlot>,
+    /// What translation has seen of the text under the probes so far.
+    text: AtomicU8,
+    /// Exceptions that the instruction raised and that nobody has seen the end of.
+    restarts: AtomicU32,
     probes: Atomic<ProbeList<P>>,
     armed: AtomicBool,
 }
 
 impl<P: Send + Sync + 'static> Site<P> {
     pub(super) fn new(place: Place, slot: Option<InsnSlot>) -> Self {
-        Self { place, slot, probes: Atomic::new(Vec::new()), armed: AtomicBool::new(false) }
+        Self {
+            place,
+            slot: slot.map_or_else(Atomic::null, Atomic::new),
+            text: AtomicU8::new(Text::Unseen as u8),
+            restarts: AtomicU32::new(0),
+            probes: Atomic::new(Vec::new()),
+            armed: AtomicBool::new(false),
+        }
     }
 
     /// Where it is.
@@ -65,9 +89,42 @@ impl<P: Send + Sync + 'static> Site<P> {
         self.place
     }
 
-    /// The copy of the instruction, made when the first probe came.
-    pub fn slot(&self) -> Option<&InsnSlot> {
-        self.slot.as_ref()
+    /// The copy of the instruction: made when the first probe came, renewed when the text changes.
+    #[inline]
+    pub fn slot<'g>(&self, guard: &'g Guard) -> Option<&'g InsnSlot> {
+        // Acquire, paired with the Release of `renew_slot`.
+        let shared = self.slot.load(std::sync::atomic::Ordering::Acquire, guard);
+        // SAFETY: null or a slot that is freed only through `defer_destroy`, after every guard that could have loaded it.
+        unsafe { shared.as_ref() }
+    }
+
+    /// The text under the probes is another instruction now. Several translations may do this at once.
+    pub fn renew_slot(&self, slot: InsnSlot, guard: &Guard) {
+        let old = self.slot.swap(Owned::new(slot), std::sync::atomic::Ordering::AcqRel, guard);
+        if !old.is_null() {
+            // SAFETY: unreachable for later guards; the swap hands each slot to one thread only.
+            unsafe { guard.defer_destroy(old) };
+        }
+    }
+
+    /// Notes what translation saw; returns what was noted before.
+    pub fn see_text(&self, text: Text) -> Text {
+        match self.text.swap(text as u8, std::sync::atomic::Ordering::Relaxed) {
+            0 => Text::Unseen,
+            1 => Text::Present,
+            _ => Text::Gone,
+        }
+    }
+
+    /// Whether the address is inside another instruction now, so that no probe there can fire.
+    pub fn is_gone(&self) -> bool {
+        self.text.load(std::sync::atomic::Ordering::Relaxed) == Text::Gone as u8
+    }
+
+    /// How many exceptions of this instruction have not come back yet, or never will.
+    #[inline]
+    pub fn restarts(&self) -> &AtomicU32 {
+        &self.restarts
     }
 
     /// Whether it has probes: an unarmed site only waits for the next flush.
@@ -104,5 +161,8 @@ impl<P> Drop for Site<P> {
     fn drop(&mut self) {
         // SAFETY: `&mut self`: nobody else can load the list any more, and it is never null.
         drop(unsafe { std::mem::take(&mut self.probes).into_owned() });
+        let slot = std::mem::replace(&mut self.slot, Atomic::null());
+        // SAFETY: as above, but it may be null.
+        drop(unsafe { slot.try_into_owned() });
     }
 }

@@ -8,6 +8,7 @@ use iced_x86::Instruction;
 use super::flags::{self, AF, CF, OF, PF, SF, STATUS, ZF};
 use super::operand::{Operand, sized};
 use super::state::State;
+use super::wide;
 use super::width::Width;
 use crate::ExecuteError;
 
@@ -133,20 +134,26 @@ pub(super) fn unary(instruction: &Instruction, state: &mut State<'_>, operation:
     state.set_flags(outcome.defined, outcome.flags, outcome.undefined)
 }
 
-/// `imul` with two or three operands: the low half of the signed product; CF and OF tell that the high half counts.
+/// `imul` with two or three operands (with one: `wide`): the low half of the signed product; CF and OF tell that the high half counts.
 pub(super) fn multiply(instruction: &Instruction, state: &mut State<'_>) -> Result<(), ExecuteError> {
     let factors = match instruction.op_count() {
         2 => (0, 1),
         3 => (1, 2),
-        _ => return Err(state.not_supported()),
+        _ => return wide::multiply(instruction, state, wide::signed),
     };
     let (destination, width) = sized(instruction, 0, state)?;
     let a = Operand::locate(instruction, factors.0, state)?.read(state)?;
     let b = Operand::locate(instruction, factors.1, state)?.read(state)?;
-    let product = i128::from(width.signed(a)) * i128::from(width.signed(b));
+    let (product, is_cut) = signed_product(width, a, b);
     // The low 64 bits.
     let result = width.trim(product as u64);
-    let lost = flags::when(CF | OF, i128::from(width.signed(result)) != product);
+    let lost = flags::when(CF | OF, is_cut);
     destination.write(state, result)?;
     state.set_flags(CF | OF, lost, SF | ZF | AF | PF)
+}
+
+/// The whole product, and whether its low half alone does not tell it.
+pub(super) fn signed_product(width: Width, a: u64, b: u64) -> (i128, bool) {
+    let product = i128::from(width.signed(a)) * i128::from(width.signed(b));
+    (product, i128::from(width.signed(product as u64)) != product)
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use super::super::X86_64;
-use crate::{Arch, Execute, ExecuteError, Executed, GuestAddr, InsnSlot, Machine, NextPc, RegisterId};
+use crate::{Arch, Execute, ExecuteError, Executed, GuestAddr, InsnSlot, Machine, NextPc, RegisterId, Successors};
 
 /// Where the tests' instructions lie.
 pub(super) const HERE: GuestAddr = GuestAddr(0xffff_ffff_8100_0000);
@@ -74,6 +74,10 @@ impl Fake {
 
     pub(super) fn next_pc(&mut self, bytes: &[u8]) -> Result<NextPc, ExecuteError> {
         X86_64.next_pc(&slot(bytes), HERE, self)
+    }
+
+    pub(super) fn successors(&mut self, bytes: &[u8]) -> Result<Successors, ExecuteError> {
+        X86_64.successors(&slot(bytes), HERE, self)
     }
 
     fn range(&self, GuestAddr(addr): GuestAddr, len: usize) -> Option<std::ops::Range<usize>> {

@@ -1,15 +1,20 @@
 //! The status flags of RFLAGS (Intel SDM volume 1, section 3.4.3.1) and the conditions made of them.
 
-use iced_x86::ConditionCode;
+use iced_x86::{ConditionCode, Instruction, Mnemonic, Register};
 
+use super::state::State;
 use super::width::Width;
+use crate::ExecuteError;
 
 pub(super) const CF: u64 = 1 << 0;
 pub(super) const PF: u64 = 1 << 2;
 pub(super) const AF: u64 = 1 << 4;
 pub(super) const ZF: u64 = 1 << 6;
 pub(super) const SF: u64 = 1 << 7;
+const DF: u64 = 1 << 10;
 pub(super) const OF: u64 = 1 << 11;
+/// Alignment check; with SMAP: the kernel may access the user's pages.
+const AC: u64 = 1 << 18;
 pub(super) const STATUS: u64 = CF | PF | AF | ZF | SF | OF;
 
 /// `flag`, or nothing.
@@ -47,6 +52,31 @@ pub(super) fn holds(condition: ConditionCode, flags: u64) -> Option<bool> {
         ConditionCode::g => !less && !any(ZF),
         _ => return None,
     })
+}
+
+/// Instructions that set, clear or copy flags, and do nothing else: which they touch, and their new values. `None` for others.
+pub(super) fn directly(instruction: &Instruction, state: &mut State<'_>) -> Result<Option<(u64, u64)>, ExecuteError> {
+    Ok(Some(match instruction.mnemonic() {
+        Mnemonic::Clc => (CF, 0),
+        Mnemonic::Stc => (CF, CF),
+        Mnemonic::Cmc => (CF, !state.flags()?),
+        Mnemonic::Cld => (DF, 0),
+        Mnemonic::Std => (DF, DF),
+        Mnemonic::Clac => (AC, 0),
+        Mnemonic::Stac => (AC, AC),
+        Mnemonic::Sahf => (STATUS & !OF, state.register(Register::AH)?),
+        _ => return Ok(None),
+    }))
+}
+
+/// Does the instruction write the flags register and keep all the arithmetic ones?
+pub(super) fn keeps_status(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Cld | Mnemonic::Std | Mnemonic::Clac | Mnemonic::Stac)
+}
+
+/// `lahf`: the low byte, of which bit 1 is always set and bits 3 and 5 are not.
+pub(super) fn low_byte(flags: u64) -> u64 {
+    flags & (STATUS & !OF) | 2
 }
 
 #[cfg(test)]

@@ -10,26 +10,33 @@ mod alu;
 mod bits;
 #[cfg(test)]
 mod fake;
+mod far;
 mod flags;
+mod liveness;
 mod moves;
 mod operand;
+mod scan;
 mod shift;
 mod stack;
 mod state;
+mod successors;
+#[cfg(test)]
+mod successors_tests;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod wide;
 mod width;
 
-use iced_x86::{Instruction, Mnemonic, RflagsBits};
+use iced_x86::{Instruction, Mnemonic, Register, RflagsBits};
 
 use self::state::State;
 use super::{X86_64, decode};
-use crate::{Execute, ExecuteError, Executed, Flow, GuestAddr, InsnSlot, Machine, NextPc};
+use crate::{Execute, ExecuteError, Executed, Flow, GuestAddr, InsnSlot, Machine, NextPc, Successors};
 
 /// One byte, so that it fits wherever an instruction was.
 const NOP: [u8; 1] = [0x90];
-const HLT: u8 = 0xf4;
 /// The arithmetic flags, in the decoder's numbering.
 const STATUS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
@@ -42,19 +49,40 @@ impl Execute for X86_64 {
         let Ok(instruction) = decode::instruction(64, addr, slot.bytes()) else { return false };
         let modified = instruction.rflags_modified() & STATUS;
         let keeps_some = modified != 0 && modified != STATUS;
-        instruction.rflags_read() & STATUS != 0 || keeps_some || shift::may_keep_flags(&instruction)
+        instruction.rflags_read() & STATUS != 0
+            || keeps_some
+            || flags::keeps_status(&instruction)
+            || may_keep_flags(&instruction)
     }
 
     fn next_pc(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<NextPc, ExecuteError> {
-        match slot.insn.flow {
-            Flow::Trap => Ok(NextPc::Leaves),
-            Flow::Next if is_halt(slot) => Ok(NextPc::Leaves),
-            Flow::Next => Ok(NextPc::At(addr.wrapping_add(u64::from(slot.insn.len)))),
-            _ => {
-                let instruction = decode::instruction(64, addr, slot.bytes())?;
-                transfer::run(&instruction, &mut State::new(addr, machine)).map(NextPc::At)
-            }
+        if slot.insn.flow == Flow::Next {
+            return Ok(NextPc::At(addr.wrapping_add(u64::from(slot.insn.len))));
         }
+        let instruction = decode::instruction(64, addr, slot.bytes())?;
+        let mut state = State::new(addr, machine);
+        match slot.insn.flow {
+            Flow::Trap if !far::goes_on(&instruction) => Ok(NextPc::Leaves),
+            Flow::Trap => far::run(&instruction, &mut state).map(NextPc::At),
+            _ => transfer::run(&instruction, &mut state).map(NextPc::At),
+        }
+    }
+
+    fn successors(
+        &self,
+        slot: &InsnSlot,
+        addr: GuestAddr,
+        machine: &mut dyn Machine,
+    ) -> Result<Successors, ExecuteError> {
+        successors::evaluate(slot, addr, machine)
+    }
+
+    fn has_successor(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
+        successors::are_known(slot, addr)
+    }
+
+    fn flags_dead_after(&self, text: &[u8], addr: GuestAddr) -> bool {
+        liveness::flags_are_dead(text, addr)
     }
 
     fn execute(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<Executed, ExecuteError> {
@@ -76,18 +104,23 @@ impl Execute for X86_64 {
     }
 }
 
-/// `hlt` has no operands: its opcode is its last byte. Other instructions may end in that byte.
-fn is_halt(slot: &InsnSlot) -> bool {
-    slot.bytes().last() == Some(&HLT)
-        && decode::instruction(64, GuestAddr(0), slot.bytes())
-            .is_ok_and(|instruction| instruction.mnemonic() == Mnemonic::Hlt)
+/// Does the instruction keep all arithmetic flags when a register (a shift's count, the counter of a repetition) is 0?
+fn may_keep_flags(instruction: &Instruction) -> bool {
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    let compares = instruction.is_string_instruction() && instruction.rflags_modified() & STATUS != 0;
+    repeats && compares || shift::may_keep_flags(instruction)
 }
 
 /// Everything that goes on to the next instruction.
 fn run(instruction: &Instruction, state: &mut State<'_>) -> Result<(), ExecuteError> {
     match instruction.mnemonic() {
         Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Endbr64 | Mnemonic::Endbr32 => Ok(()),
-        Mnemonic::Mov | Mnemonic::Movzx => moves::copy(instruction, state),
+        // A prefetch faults on no address.
+        Mnemonic::Prefetchnta | Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2 => Ok(()),
+        Mnemonic::Prefetch | Mnemonic::Prefetchw => Ok(()),
+        // What orders accesses has nothing to order in one instruction.
+        Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => Ok(()),
+        Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movnti => moves::copy(instruction, state),
         Mnemonic::Movsx | Mnemonic::Movsxd => moves::copy_signed(instruction, state),
         Mnemonic::Lea => moves::lea(instruction, state),
         Mnemonic::Xchg => moves::exchange(instruction, state),
@@ -116,12 +149,34 @@ fn run(instruction: &Instruction, state: &mut State<'_>) -> Result<(), ExecuteEr
         Mnemonic::Sar => shift::run(instruction, state, shift::sar),
         Mnemonic::Rol => shift::run(instruction, state, shift::rol),
         Mnemonic::Ror => shift::run(instruction, state, shift::ror),
+        Mnemonic::Shld => shift::run_double(instruction, state, shift::double_left),
+        Mnemonic::Shrd => shift::run_double(instruction, state, shift::double_right),
+        Mnemonic::Shlx => shift::run_flagless(instruction, state, shift::shl),
+        Mnemonic::Shrx => shift::run_flagless(instruction, state, shift::shr),
+        Mnemonic::Sarx => shift::run_flagless(instruction, state, shift::sar),
+        Mnemonic::Rorx => shift::run_flagless(instruction, state, shift::ror),
+        Mnemonic::Mul => wide::multiply(instruction, state, wide::unsigned),
+        Mnemonic::Div => wide::divide(instruction, state, wide::divide_unsigned),
+        Mnemonic::Idiv => wide::divide(instruction, state, wide::divide_signed),
+        Mnemonic::Xadd => swap::exchange_and_add(instruction, state),
+        Mnemonic::Cmpxchg => swap::compare_and_exchange(instruction, state),
+        Mnemonic::Bsf => scan::scan(instruction, state, scan::lowest),
+        Mnemonic::Bsr => scan::scan(instruction, state, scan::highest),
+        Mnemonic::Tzcnt => scan::count_trailing(instruction, state),
+        Mnemonic::Popcnt => scan::count_ones(instruction, state),
+        Mnemonic::Lahf => {
+            let flags = flags::low_byte(state.flags()?);
+            state.set_register(Register::AH, flags)
+        }
         Mnemonic::Bt => bits::test(instruction, state),
         Mnemonic::Bts => bits::change(instruction, state, bits::set),
         Mnemonic::Btr => bits::change(instruction, state, bits::reset),
         Mnemonic::Btc => bits::change(instruction, state, bits::complement),
         _ if moves::is_conditional(instruction) => moves::conditional(instruction, state),
         _ if moves::is_set(instruction) => moves::set(instruction, state),
-        _ => Err(state.not_supported()),
+        _ => match flags::directly(instruction, state)? {
+            Some((touched, values)) => state.set_flags(touched, values, 0),
+            None => Err(state.not_supported()),
+        },
     }
 }

@@ -75,14 +75,23 @@ fn rotate_left(width: Width, value: u64, count: u32) -> u64 {
 
 pub(super) fn run(instruction: &Instruction, state: &mut State<'_>, shift: Shift) -> Result<(), ExecuteError> {
     let (destination, width) = sized(instruction, 0, state)?;
-    let count = Operand::locate(instruction, 1, state)?.read(state)?;
-    let count = (count & if width == Width::Quad { 0x3f } else { 0x1f }) as u32;
+    let count = masked(width, Operand::locate(instruction, 1, state)?.read(state)?);
     let value = destination.read(state)?;
     if count == 0 {
         // Still a write: a 32-bit register loses its upper half, and memory must be writable.
         return destination.write(state, value);
     }
-    let Shifted { result, carry, overflow, is_shift, carry_is_defined } = shift(width, value, count);
+    finish(state, destination, width, shift(width, value, count), count)
+}
+
+fn finish(
+    state: &mut State<'_>,
+    destination: Operand,
+    width: Width,
+    shifted: Shifted,
+    count: u32,
+) -> Result<(), ExecuteError> {
+    let Shifted { result, carry, overflow, is_shift, carry_is_defined } = shifted;
     destination.write(state, result)?;
     let mut values = flags::when(CF, carry) | flags::when(OF, overflow);
     let mut undefined = if count == 1 { 0 } else { OF };
@@ -93,6 +102,61 @@ pub(super) fn run(instruction: &Instruction, state: &mut State<'_>, shift: Shift
         touched |= SF | ZF | PF;
     }
     state.set_flags(touched & !undefined, values, undefined)
+}
+
+/// `shld`: the destination goes left, and the source's top comes in from the right.
+pub(super) fn double_left(width: Width, value: u64, further: u64, count: u32) -> Shifted {
+    let result = width.trim(value << count) | further >> (width.bits() - count);
+    let carry = value >> (width.bits() - count) & 1 != 0;
+    double(width, value, result, carry)
+}
+
+/// `shrd`: the destination goes right, and the source's bottom comes in from the left.
+pub(super) fn double_right(width: Width, value: u64, further: u64, count: u32) -> Shifted {
+    let result = value >> count | width.trim(further << (width.bits() - count));
+    let carry = value >> (count - 1) & 1 != 0;
+    double(width, value, result, carry)
+}
+
+/// OF tells that the sign changed.
+fn double(width: Width, value: u64, result: u64, carry: bool) -> Shifted {
+    let overflow = width.is_negative(value ^ result);
+    Shifted { result, carry, overflow, is_shift: true, carry_is_defined: true }
+}
+
+/// Destination and source, both zero-extended, and the masked count, which is not 0.
+pub(super) type DoubleShift = fn(Width, u64, u64, u32) -> Shifted;
+
+/// `shld`, `shrd`. With 16 bits a count above 16 gives an undefined result: that width is not evaluated.
+pub(super) fn run_double(
+    instruction: &Instruction,
+    state: &mut State<'_>,
+    shift: DoubleShift,
+) -> Result<(), ExecuteError> {
+    let (destination, width) = sized(instruction, 0, state)?;
+    if !matches!(width, Width::Long | Width::Quad) {
+        return Err(state.not_supported());
+    }
+    let further = Operand::locate(instruction, 1, state)?.read(state)?;
+    let count = masked(width, Operand::locate(instruction, 2, state)?.read(state)?);
+    let value = destination.read(state)?;
+    if count == 0 {
+        return destination.write(state, value);
+    }
+    finish(state, destination, width, shift(width, value, further, count), count)
+}
+
+/// `shlx`, `shrx`, `sarx`, `rorx`: the source shifted into the destination, and no flag touched.
+pub(super) fn run_flagless(instruction: &Instruction, state: &mut State<'_>, shift: Shift) -> Result<(), ExecuteError> {
+    let (destination, width) = sized(instruction, 0, state)?;
+    let value = Operand::locate(instruction, 1, state)?.read(state)?;
+    let count = masked(width, Operand::locate(instruction, 2, state)?.read(state)?);
+    let result = if count == 0 { value } else { shift(width, value, count).result };
+    destination.write(state, result)
+}
+
+fn masked(width: Width, count: u64) -> u32 {
+    (count & if width == Width::Quad { 0x3f } else { 0x1f }) as u32
 }
 
 /// Does the instruction keep all flags when a register says so?

@@ -7,7 +7,7 @@ use super::width::Width;
 use crate::x86::regs;
 use crate::{ByteOrder, ExecuteError, GuestAddr, Machine, RegisterId};
 
-/// Most registers that an instruction writes: two, and the flags (`xchg`, `pop` and `leave` write two).
+/// Most registers that an instruction writes: two, and the flags (`xadd`, `div`).
 const MOST_REGISTERS: usize = 3;
 
 #[derive(Clone, Copy)]
@@ -57,6 +57,15 @@ fn unavailable(id: RegisterId) -> ExecuteError {
 impl<'a> State<'a> {
     pub(super) fn new(addr: GuestAddr, machine: &'a mut dyn Machine) -> Self {
         Self { addr, machine, written: [None; MOST_REGISTERS], store: None, undefined_flags: 0 }
+    }
+
+    /// For what must not depend on the flags: they read as 0, and the machine is not asked for them.
+    pub(super) fn without_flags(addr: GuestAddr, machine: &'a mut dyn Machine) -> Self {
+        let mut state = Self::new(addr, machine);
+        if let Some(first) = state.written.first_mut() {
+            *first = Some((regs::FLAGS, 0));
+        }
+        state
     }
 
     pub(super) fn not_supported(&self) -> ExecuteError {

@@ -138,36 +138,52 @@ fn counters_of_zero_jump() {
 }
 
 #[test]
-fn what_leaves_the_straight_line_is_told() {
-    let cases: [(&str, &[u8]); 15] = [
-        ("rep hlt", &[0xf3, 0xf4]),
-        ("iretq", &[0x48, 0xcf]),
+fn what_traps_on_purpose_leaves_the_straight_line() {
+    let cases: [(&str, &[u8]); 10] = [
         ("syscall", &[0x0f, 0x05]),
-        ("sysretq", &[0x48, 0x0f, 0x07]),
         ("sysenter", &[0x0f, 0x34]),
         ("int3", &[0xcc]),
         ("int1", &[0xf1]),
         ("int $0x80", &[0xcd, 0x80]),
         ("ud2", &[0x0f, 0x0b]),
         ("ud1 %esp,%ecx", &[0x0f, 0xb9, 0xcc]),
-        ("hlt", &[0xf4]),
-        ("lretq", &[0x48, 0xcb]),
-        ("lcall *(%rax)", &[0xff, 0x18]),
-        ("ljmp *(%rax)", &[0xff, 0x28]),
         ("vmcall", &[0x0f, 0x01, 0xc1]),
+        ("vmlaunch", &[0x0f, 0x01, 0xc2]),
+        ("rsm", &[0x0f, 0xaa]),
     ];
     for (text, code) in cases {
         assert_eq!(Fake::new().next_pc(code), Ok(NextPc::Leaves), "{text}");
         assert_eq!(Fake::new().execute(code), Err(ExecuteError::NotSupported { addr: HERE }), "{text}");
     }
-    // mov $0xf4,%al; mov %esi,%esp: the last byte of hlt, and not its opcode.
-    assert_eq!(Fake::new().distance(&[0xb0, 0xf4]), 2);
-    assert_eq!(Fake::new().distance(&[0x89, 0xf4]), 2);
+}
+
+/// Their targets are known (see `successors_tests`), and what else they change is not evaluated.
+#[test]
+fn far_transfers_have_a_target_and_are_not_executed() {
+    let cases: [(&str, &[u8]); 5] = [
+        ("iretq", &[0x48, 0xcf]),
+        ("lretq", &[0x48, 0xcb]),
+        ("lcall *(%rax)", &[0xff, 0x18]),
+        ("rex.W ljmp *(%rax)", &[0x48, 0xff, 0x28]),
+        ("sysretq", &[0x48, 0x0f, 0x07]),
+    ];
+    for (text, code) in cases {
+        let target = 0x8100_0123;
+        let mut fake = Fake::new().with("ax", MEMORY).with("cx", target).with_word(0, target).with_word(0x80, target);
+        assert_eq!(fake.next_pc(code), Ok(NextPc::At(GuestAddr(target))), "{text}");
+        assert_eq!(fake.execute(code), Err(ExecuteError::NotSupported { addr: HERE }), "{text}");
+    }
+    // hlt waits, and goes on.
+    for code in [&[0xf4][..], &[0xf3, 0xf4]] {
+        let next = NextPc::At(HERE.wrapping_add(code.len() as u64));
+        assert_eq!(Fake::new().next_pc(code), Ok(next));
+        assert_eq!(Fake::new().execute(code), Err(ExecuteError::NotSupported { addr: HERE }));
+    }
 }
 
 #[test]
 fn what_is_not_evaluated_is_refused() {
-    let cases: [(&str, &[u8]); 15] = [
+    let cases: [(&str, &[u8]); 17] = [
         ("pushf", &[0x9c]),
         ("popf", &[0x9d]),
         ("enter $0x20,$0", &[0xc8, 0x20, 0, 0]),
@@ -176,8 +192,10 @@ fn what_is_not_evaluated_is_refused() {
         ("mov %cs,%eax", &[0x8c, 0xc8]),
         ("mov %eax,%ss", &[0x8e, 0xd0]),
         ("push %fs", &[0x0f, 0xa0]),
-        ("imul %rcx", &[0x48, 0xf7, 0xe9]),
-        ("div %rcx", &[0x48, 0xf7, 0xf1]),
+        ("divq %rcx, by 0", &[0x48, 0xf7, 0xf1]),
+        ("tzcnt %ecx,%eax, of 0", &[0xf3, 0x0f, 0xbc, 0xc1]),
+        ("bsf %ecx,%eax, of 0", &[0x0f, 0xbc, 0xc1]),
+        ("shld $3,%cx,%ax", &[0x66, 0x0f, 0xa4, 0xc8, 0x03]),
         ("bswap %ax", &[0x66, 0x0f, 0xc8]),
         ("wrmsr", &[0x0f, 0x30]),
         ("cpuid", &[0x0f, 0xa2]),
@@ -248,7 +266,7 @@ fn a_register_that_cannot_be_set_changes_nothing() {
 /// QEMU's flags may be stale at a hit: what needs them can be told, and does not guess.
 #[test]
 fn exact_flags_are_asked_for_where_they_matter() {
-    let needed: [(&str, &[u8]); 12] = [
+    let needed: [(&str, &[u8]); 16] = [
         ("je .+0x12", &[0x74, 0x10]),
         ("loopne .+0x12", &[0xe0, 0x10]),
         ("cmovb %ecx,%eax", &[0x0f, 0x42, 0xc1]),
@@ -261,11 +279,15 @@ fn exact_flags_are_asked_for_where_they_matter() {
         ("rol $3,%eax", &[0xc1, 0xc0, 0x03]),
         ("shld %cl,%rcx,%rax", &[0x48, 0x0f, 0xa5, 0xc8]),
         ("pushf", &[0x9c]),
+        ("stac", &[0x0f, 0x01, 0xcb]),
+        ("cld", &[0xfc]),
+        ("repe cmpsb", &[0xf3, 0xa6]),
+        ("clc", &[0xf8]),
     ];
     for (text, code) in needed {
         assert!(X86_64.reads_flags(&slot(code), HERE), "{text}");
     }
-    let idle: [(&str, &[u8]); 11] = [
+    let idle: [(&str, &[u8]); 14] = [
         ("nop", &[0x90]),
         ("mov %rax,%rbx", &[0x48, 0x89, 0xc3]),
         ("add %rax,%rbx", &[0x48, 0x01, 0xc3]),
@@ -277,6 +299,9 @@ fn exact_flags_are_asked_for_where_they_matter() {
         ("jrcxz .+0x12", &[0xe3, 0x10]),
         ("ret", &[0xc3]),
         ("call *(%rax)", &[0xff, 0x10]),
+        ("rep movsq", &[0xf3, 0x48, 0xa5]),
+        ("cmpxchg %rcx,(%rax)", &[0x48, 0x0f, 0xb1, 0x08]),
+        ("div %rcx", &[0x48, 0xf7, 0xf1]),
     ];
     for (text, code) in idle {
         assert!(!X86_64.reads_flags(&slot(code), HERE), "{text}");
@@ -309,7 +334,7 @@ fn what_must_be_atomic_needs_a_machine_that_is_alone() {
 
 #[test]
 fn undefined_flags_are_told_and_kept() {
-    let cases: [(&str, &[u8], u64); 9] = [
+    let cases: [(&str, &[u8], u64); 13] = [
         ("and %eax,%eax", &[0x21, 0xc0], AF),
         ("add %eax,%eax", &[0x01, 0xc0], 0),
         ("bt $3,%eax", &[0x0f, 0xba, 0xe0, 0x03], OF | SF | AF | PF),
@@ -319,9 +344,13 @@ fn undefined_flags_are_told_and_kept() {
         ("shl $8,%al", &[0xc0, 0xe0, 0x08], AF | OF | CF),
         ("shl $0,%eax", &[0xc1, 0xe0, 0x00], 0),
         ("ror $3,%eax", &[0xc1, 0xc8, 0x03], OF),
+        ("mul %ecx", &[0xf7, 0xe1], SF | ZF | AF | PF),
+        ("div %ecx", &[0xf7, 0xf1], STATUS),
+        ("shrd $2,%ecx,%eax", &[0x0f, 0xac, 0xc8, 0x02], AF | OF),
+        ("bsr %ecx,%eax", &[0x0f, 0xbd, 0xc1], CF | OF | SF | AF | PF),
     ];
     for (text, code, undefined) in cases {
-        let mut fake = Fake::new().with("flags", STATUS | 0x202);
+        let mut fake = Fake::new().with("flags", STATUS | 0x202).with("cx", 5);
         let executed = fake.execute(code).expect("supported");
         assert_eq!(executed.undefined_flags, undefined, "{text}");
         assert_eq!(fake.get("flags") & undefined, undefined, "{text}");
@@ -345,4 +374,36 @@ fn parts_of_registers_keep_the_rest() {
     assert_eq!(fake.get("dx"), 0);
     assert_eq!(fake.distance(&[0x31, 0xdb]), 2);
     assert_eq!((fake.get("bx"), fake.get("flags")), (0, ZF | PF | 2));
+}
+
+/// The native test cannot run these two: they are the kernel's.
+#[test]
+fn access_to_the_user_is_a_flag() {
+    let mut fake = Fake::new().with("flags", STATUS | 2);
+    assert_eq!(fake.distance(&[0x0f, 0x01, 0xcb]), 3);
+    assert_eq!(fake.get("flags"), STATUS | 2 | 0x40000);
+    assert_eq!(fake.distance(&[0x0f, 0x01, 0xca]), 3);
+    assert_eq!(fake.get("flags"), STATUS | 2);
+}
+
+/// On a CPU without BMI1 it is `bsf`, whose result is the same and whose flags are not.
+#[test]
+fn tzcnt_holds_for_every_cpu() {
+    // tzcnt %ecx,%eax
+    let mut fake = Fake::new().with("cx", 0x50);
+    let executed = fake.execute(&[0xf3, 0x0f, 0xbc, 0xc1]).expect("supported");
+    assert_eq!((fake.get("ax"), executed.undefined_flags), (4, STATUS));
+}
+
+#[test]
+fn divisions_that_do_not_fit_are_refused() {
+    // div %cl of 0x1000; idiv %cl of -128 by -1; idiv %rcx of -2^127 by -1
+    for (code, ax, dx, cx) in [
+        (&[0xf6, 0xf1][..], 0x1000, 0, 0x10),
+        (&[0xf6, 0xf9], 0xff80, 0, 0xff),
+        (&[0x48, 0xf7, 0xf9], 0, 1 << 63, u64::MAX),
+    ] {
+        let mut fake = Fake::new().with("ax", ax).with("dx", dx).with("cx", cx);
+        assert_eq!(fake.execute(code), Err(ExecuteError::NotSupported { addr: HERE }), "{code:x?}");
+    }
 }

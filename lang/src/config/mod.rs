@@ -7,6 +7,8 @@
 //! summary = "summary.json"
 //! backpressure = "lossless"     # or "drop"
 //! slide = "auto"                # or "0x..."
+//! control = "control.sock"      # a socket to control the run by
+//! verify = false                # compare each instruction's copy with what the guest does
 //!
 //! [[probe]]
 //! def = "p:open do_sys_openat2 file=+0($arg2):ustring"
@@ -14,7 +16,22 @@
 //! action = "trace"              # or "count"
 //! privilege = "kernel"          # or "user", "any"
 //! enabled = true
+//! when = "pre"                  # or "post": after the instruction
+//! attempts = false              # true: also what is executed again after a fault
+//!
+//! [[probe]]                     # what a probe does to the guest, at the hits that pass the filter
+//! def = "p:inject do_sys_openat2 file=+0($arg2):ustring"
+//! set = ["%dx=0", "+0($arg3):u64=0"]
+//! override = "-ENOENT"          # or a number; or skip = true; or replace = "nop", "0f 1f 00"
+//! stop = true                   # or quit = 3
+//! space = 10                    # at which of them; see `FaultAttr`: nth, probability, interval, times, space, seed
+//! times = 1
 //! ```
+//!
+//! `def` may also hold the filter and the options: `DEF if FILTER do OPTION...`, see `ProbeConfig::from_line`. The rest of
+//! the table adds to it, and must not say the same again.
+
+mod probe;
 
 use std::fmt;
 use std::ops::Range;
@@ -23,6 +40,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::options::ProbeConfig;
 use crate::suggest;
 
 /// How records are written.
@@ -66,23 +84,6 @@ pub enum Privilege {
     Any,
 }
 
-/// One `[[probe]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeConfig {
-    /// A line of `kprobe_events`.
-    pub def: String,
-    /// An ftrace filter.
-    pub filter: Option<String>,
-    /// What a hit does.
-    pub action: Action,
-    /// Which code is probed.
-    pub privilege: Privilege,
-    /// Whether it is armed at once.
-    pub enabled: bool,
-    /// Where it was written, for messages: `FILE:LINE`.
-    pub origin: String,
-}
-
 /// A configuration file's content. `None` where the file says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -98,6 +99,10 @@ pub struct Config {
     pub backpressure: Option<Backpressure>,
     /// Runtime minus linked address; `None` also for `"auto"`.
     pub slide: Option<u64>,
+    /// The socket of the control client.
+    pub control: Option<PathBuf>,
+    /// Whether each instruction's copy is compared with what the guest does.
+    pub verify: Option<bool>,
     /// The probes.
     pub probes: Vec<ProbeConfig>,
 }
@@ -138,8 +143,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-const KEYS: [&str; 7] = ["kernel", "out", "format", "summary", "backpressure", "slide", "probe"];
-const PROBE_KEYS: [&str; 5] = ["def", "filter", "action", "privilege", "enabled"];
+const KEYS: [&str; 9] = ["kernel", "out", "format", "summary", "backpressure", "slide", "control", "verify", "probe"];
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -179,6 +183,8 @@ impl Config {
                     config.backpressure = Some(reader.choice("backpressure", value, &choices)?);
                 }
                 "slide" => config.slide = reader.slide(value)?,
+                "control" => config.control = Some(reader.path("control", value)?),
+                "verify" => config.verify = Some(reader.flag("verify", value)?),
                 "probe" => config.probes = reader.probes(value)?,
                 unknown => return Err(reader.unknown_key(key.span(), unknown, &KEYS)),
             }
@@ -227,6 +233,10 @@ impl Reader<'_> {
         value.get_ref().as_str().ok_or_else(|| self.wrong_type(key, value, "a string"))
     }
 
+    fn flag(&self, key: &str, value: &Value<'_>) -> Result<bool, ConfigError> {
+        value.get_ref().as_bool().ok_or_else(|| self.wrong_type(key, value, "true or false"))
+    }
+
     fn path(&self, key: &str, value: &Value<'_>) -> Result<PathBuf, ConfigError> {
         let text = self.string(key, value)?;
         if text.is_empty() {
@@ -263,54 +273,5 @@ impl Reader<'_> {
         let digits = text.strip_prefix("0x").filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
         number.map(Some).ok_or_else(|| self.error(value.span(), "'slide' must be \"auto\" or \"0x...\""))
-    }
-
-    fn probes(&self, value: &Value<'_>) -> Result<Vec<ProbeConfig>, ConfigError> {
-        let DeValue::Array(list) = value.get_ref() else {
-            let error = self.wrong_type("probe", value, "a list of tables");
-            return Err(ConfigError { help: Some("write [[probe]] with two brackets".to_owned()), ..error });
-        };
-        list.iter().map(|one| self.probe(one)).collect()
-    }
-
-    fn probe(&self, value: &Value<'_>) -> Result<ProbeConfig, ConfigError> {
-        let DeValue::Table(table) = value.get_ref() else { return Err(self.wrong_type("probe", value, "a table")) };
-        let mut probe = ProbeConfig {
-            def: String::new(),
-            filter: None,
-            action: Action::Trace,
-            privilege: Privilege::Kernel,
-            enabled: true,
-            origin: format!("{}:{}", self.name, self.line(value.span().start)),
-        };
-        let mut has_def = false;
-        for (key, value) in table {
-            match key.get_ref().as_ref() {
-                "def" => {
-                    probe.def = self.string("def", value)?.to_owned();
-                    probe.origin = format!("{}:{}", self.name, self.line(value.span().start));
-                    has_def = true;
-                }
-                "filter" => probe.filter = Some(self.string("filter", value)?.to_owned()),
-                "action" => {
-                    let choices = [("trace", Action::Trace), ("count", Action::Count)];
-                    probe.action = self.choice("action", value, &choices)?;
-                }
-                "privilege" => {
-                    let choices = [("kernel", Privilege::Kernel), ("user", Privilege::User), ("any", Privilege::Any)];
-                    probe.privilege = self.choice("privilege", value, &choices)?;
-                }
-                "enabled" => {
-                    let flag = value.get_ref().as_bool();
-                    probe.enabled = flag.ok_or_else(|| self.wrong_type("enabled", value, "true or false"))?;
-                }
-                unknown => return Err(self.unknown_key(key.span(), unknown, &PROBE_KEYS)),
-            }
-        }
-        if !has_def {
-            let help = "def = \"p:NAME PLACE ARG...\", a line of kprobe_events".to_owned();
-            return Err(ConfigError { help: Some(help), ..self.error(value.span(), "this probe has no 'def'") });
-        }
-        Ok(probe)
     }
 }

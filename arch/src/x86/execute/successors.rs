@@ -1,0 +1,104 @@
+//! Where execution can go, and the stack pointer there, without the flags.
+//!
+//! The instruction runs against a `State` that is thrown away, whose flags are not the machine's. Of what goes on to the next
+//! instruction only that part runs that changes the stack pointer: most instructions cost one register read, and a
+//! `push (%rax)` no access to memory.
+
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+
+use super::state::State;
+use super::{STATUS, far, run, transfer};
+use crate::x86::{decode, regs};
+use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, RegisterId, Successors};
+
+pub(super) fn evaluate(
+    slot: &InsnSlot,
+    addr: GuestAddr,
+    machine: &mut dyn Machine,
+) -> Result<Successors, ExecuteError> {
+    let instruction = decode::instruction(64, addr, slot.bytes())?;
+    let mut state = State::without_flags(addr, machine);
+    let next = GuestAddr(instruction.next_ip());
+    let (first, second) = match slot.insn.flow {
+        Flow::Next => {
+            move_stack_pointer(&instruction, &mut state)?;
+            (next, None)
+        }
+        // No branch of this kind touches the stack.
+        Flow::Branch { .. } => {
+            let target = GuestAddr(instruction.near_branch_target());
+            (target, (target != next).then_some(next))
+        }
+        Flow::Trap => (far::run(&instruction, &mut state)?, None),
+        Flow::Jump { .. } | Flow::IndirectJump | Flow::Call { .. } | Flow::IndirectCall | Flow::Return => {
+            (transfer::run(&instruction, &mut state)?, None)
+        }
+    };
+    Ok(Successors { first, second, sp: state.whole(regs::SP)? })
+}
+
+/// Leaves in the state the stack pointer that an instruction leaves which goes on to the next one.
+fn move_stack_pointer(instruction: &Instruction, state: &mut State<'_>) -> Result<(), ExecuteError> {
+    if writes_stack_pointer(instruction) {
+        // `cmove %rax,%rsp`: nobody can tell.
+        if instruction.rflags_read() & STATUS != RflagsBits::NONE {
+            return Err(state.not_supported());
+        }
+        if instruction.has_lock_prefix() {
+            state.needs_atomicity()?;
+        }
+        return run(instruction, state);
+    }
+    let sp = match instruction.code() {
+        // The frame pointer is popped from where the frame pointer points.
+        Code::Leaveq => state.whole(regs::BP)?.wrapping_add(8),
+        Code::Leavew => state.whole(regs::BP)?.wrapping_add(2),
+        // Fixed: `push` and `pop` of every kind, `enter`.
+        _ => match instruction.stack_pointer_increment() {
+            0 => return Ok(()),
+            by => state.whole(regs::SP)?.wrapping_add_signed(i64::from(by)),
+        },
+    };
+    state.set_whole(regs::SP, sp)
+}
+
+/// Is the stack pointer, or a part of it, an operand that the instruction may write? By the instruction's first operand,
+/// unless it is known as one that only reads it; and by the second of those that write two.
+fn writes_stack_pointer(instruction: &Instruction) -> bool {
+    let is_stack_pointer = |number| {
+        matches!(instruction.try_op_kind(number), Ok(OpKind::Register))
+            && instruction.try_op_register(number).unwrap_or_default().full_register() == Register::RSP
+    };
+    match instruction.mnemonic() {
+        Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt | Mnemonic::Push | Mnemonic::Nop => false,
+        Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Mulx => is_stack_pointer(0) || is_stack_pointer(1),
+        _ => is_stack_pointer(0),
+    }
+}
+
+/// Nothing about successors but the errors `Fault` and `Register` hangs on values: an evaluation with any shows it.
+pub(super) fn are_known(slot: &InsnSlot, addr: GuestAddr) -> bool {
+    evaluate(slot, addr, &mut Blank).is_ok()
+}
+
+/// Zeroes wherever one looks; not alone, as a guest is not.
+struct Blank;
+
+impl Machine for Blank {
+    fn register(&mut self, _: RegisterId) -> Option<u64> {
+        Some(0)
+    }
+
+    fn set_register(&mut self, _: RegisterId, _: u64) -> bool {
+        false
+    }
+
+    fn read(&mut self, _: GuestAddr, bytes: &mut [u8]) -> bool {
+        bytes.fill(0);
+        true
+    }
+
+    fn write(&mut self, _: GuestAddr, _: &[u8]) -> bool {
+        false
+    }
+}

@@ -1,0 +1,393 @@
+//! What is awaited: the return of a call, the end of an instruction, the restart of one that faulted.
+//!
+//! All three are the same question: when does execution reach this address with this stack pointer? So there is one
+//! table of *instances*, each a (stack pointer, one or two addresses) with the probe that waits, and one set of
+//! *landings*, the addresses where somebody may come (see `landing`). Keying by the stack pointer makes it independent of
+//! tasks and vCPUs: a task may go on elsewhere, a function may call itself, a tail call returns for both.
+//!
+//! Instances are listed by the kernel stack that they lie on, newest first. A stack belongs to one vCPU at a time, so
+//! its list is changed by one thread at a time; the guest orders these changes when a task migrates. A guest that breaks
+//! that rule (two vCPUs on one stack) gets wrong counts and nothing worse: every link is an index that is checked,
+//! every walk is bounded, and an instance is freed once.
+//!
+//! An instance whose frame is gone is dropped when its stack is seen at a higher address on the same page, and when its
+//! task ends.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub(crate) mod landing;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Bytes of private data an instance has: the bitmap and ten words of a return probe's entry program.
+pub(crate) const DATA_BYTES: usize = 88;
+const DATA_WORDS: usize = DATA_BYTES / 8;
+
+/// Most instances at a time: every sleeping task may stand in a probed function.
+const INSTANCES: usize = 1 << 16;
+/// Stacks a line of the table, and lines.
+const WAYS: usize = 8;
+const LINES: usize = 1 << 12;
+/// The frames of one page belong to one stack, on every ISA.
+const PAGE: u64 = 4096;
+/// No walk is longer, whatever the guest does.
+const MOST_STEPS: usize = INSTANCES;
+
+/// Bits of a stack's word that hold the index of its newest instance, plus one.
+const INDEX_BITS: u32 = 20;
+const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+const _: () = assert!(INSTANCES < 1 << INDEX_BITS);
+
+/// What is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The return from a call.
+    Return,
+    /// The end of an instruction.
+    Post,
+    /// The restart of an instruction that raised an exception.
+    Restart,
+}
+
+const FREE: u32 = 0;
+/// Listed, and its probe is registered.
+const RETURN: u32 = 1;
+const POST: u32 = 2;
+const RESTART: u32 = 3;
+/// Listed, but nobody waits any more: freed by whoever walks its list next.
+const DEAD: u32 = 4;
+
+impl Kind {
+    fn state(self) -> u32 {
+        match self {
+            Self::Return => RETURN,
+            Self::Post => POST,
+            Self::Restart => RESTART,
+        }
+    }
+
+    fn of(state: u32) -> Option<Self> {
+        match state {
+            RETURN => Some(Self::Return),
+            POST => Some(Self::Post),
+            RESTART => Some(Self::Restart),
+            _ => None,
+        }
+    }
+}
+
+/// Something awaited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instance {
+    pub(crate) kind: Kind,
+    /// Who waits: what `Probe::token` gave, or the restarted site's.
+    pub(crate) token: usize,
+    /// The stack pointer on arrival.
+    pub(crate) sp: u64,
+    /// Where it arrives.
+    pub(crate) first: u64,
+    /// Or here; equal to `first` if there is one way only.
+    pub(crate) second: u64,
+    /// When it began.
+    pub(crate) time: u64,
+    /// The probe's private data.
+    pub(crate) data: [u8; DATA_BYTES],
+}
+
+impl Instance {
+    fn arrives(&self, addr: u64) -> bool {
+        self.first == addr || self.second == addr
+    }
+
+    /// Whether its frame can still exist when the stack pointer is at `sp`. A return address lies below the stack pointer
+    /// that its return leaves; an instruction that is interrupted before its successor leaves `sp` as it is.
+    fn is_over(&self, sp: u64) -> bool {
+        self.sp & !(PAGE - 1) == sp & !(PAGE - 1)
+            && match self.kind {
+                Kind::Return => self.sp <= sp,
+                Kind::Post | Kind::Restart => self.sp < sp,
+            }
+    }
+}
+
+/// An instance's place in memory. Atomics, because a guest may break the rule above; relaxed, because the list's head
+/// publishes them.
+#[derive(Debug)]
+struct Cell {
+    next: AtomicU32,
+    state: AtomicU32,
+    token: AtomicUsize,
+    sp: AtomicU64,
+    first: AtomicU64,
+    second: AtomicU64,
+    time: AtomicU64,
+    data: [AtomicU64; DATA_WORDS],
+}
+
+impl Cell {
+    fn new() -> Self {
+        Self {
+            next: AtomicU32::new(0),
+            state: AtomicU32::new(FREE),
+            token: AtomicUsize::new(0),
+            sp: AtomicU64::new(0),
+            first: AtomicU64::new(0),
+            second: AtomicU64::new(0),
+            time: AtomicU64::new(0),
+            data: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Everything but the data, which is looked at only when it arrives.
+    #[inline]
+    fn head(&self) -> Option<Instance> {
+        Some(Instance {
+            kind: Kind::of(self.state.load(Ordering::Acquire))?,
+            token: self.token.load(Ordering::Relaxed),
+            sp: self.sp.load(Ordering::Relaxed),
+            first: self.first.load(Ordering::Relaxed),
+            second: self.second.load(Ordering::Relaxed),
+            time: self.time.load(Ordering::Relaxed),
+            data: [0; DATA_BYTES],
+        })
+    }
+
+    #[inline]
+    fn load_data(&self, instance: &mut Instance) {
+        for (word, bytes) in self.data.iter().zip(instance.data.chunks_exact_mut(8)) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+    }
+
+    #[inline]
+    fn store(&self, instance: &Instance, data_len: usize) {
+        self.token.store(instance.token, Ordering::Relaxed);
+        self.sp.store(instance.sp, Ordering::Relaxed);
+        self.first.store(instance.first, Ordering::Relaxed);
+        self.second.store(instance.second, Ordering::Relaxed);
+        self.time.store(instance.time, Ordering::Relaxed);
+        for (word, bytes) in self.data.iter().zip(instance.data.chunks_exact(8)).take(data_len.div_ceil(8)) {
+            word.store(u64::from_le_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
+        }
+        // A full barrier: whoever takes a landing away either sees this instance, or this thread sees the landing gone.
+        self.state.swap(instance.kind.state(), Ordering::SeqCst);
+    }
+
+    fn is_dead(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == DEAD
+    }
+}
+
+/// All that is awaited.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// log2 of the size that kernel stacks are aligned to.
+    stack_shift: u32,
+    cells: Box<[Cell]>,
+    /// Cells below this index were used at some time.
+    fresh: AtomicU32,
+    /// Free cells that were used before: index plus one, under a tag that changes with every change.
+    free: AtomicU64,
+    /// A stack's number and the index of its newest instance plus one; 0 where no stack is.
+    stacks: Box<[[AtomicU64; WAYS]]>,
+}
+
+/// Why something cannot be awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl Pending {
+    /// `thread_size`: size and alignment of a kernel stack.
+    pub(crate) fn new(thread_size: u64) -> Self {
+        Self {
+            stack_shift: thread_size.max(PAGE).ilog2(),
+            cells: (0..INSTANCES).map(|_| Cell::new()).collect(),
+            fresh: AtomicU32::new(0),
+            free: AtomicU64::new(0),
+            stacks: (0..LINES).map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect(),
+        }
+    }
+
+    fn stack_of(&self, sp: u64) -> u64 {
+        (sp >> self.stack_shift) & (u64::MAX >> INDEX_BITS)
+    }
+
+    fn line(&self, stack: u64) -> &[AtomicU64] {
+        // Fibonacci hashing: neighbouring stacks fall far apart.
+        let hash = stack.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - LINES.ilog2());
+        self.stacks.get(hash as usize).map_or(&[], |line| line)
+    }
+
+    fn word(&self, stack: u64) -> Option<&AtomicU64> {
+        self.line(stack).iter().find(|word| {
+            let value = word.load(Ordering::Acquire);
+            value != 0 && value >> INDEX_BITS == stack
+        })
+    }
+
+    /// A cell by its index plus one.
+    #[inline]
+    fn cell(&self, link: u32) -> Option<&Cell> {
+        self.cells.get((link as usize).wrapping_sub(1))
+    }
+
+    fn take_cell(&self) -> Option<u32> {
+        let mut head = self.free.load(Ordering::Acquire);
+        while head as u32 != 0 {
+            let link = head as u32;
+            let next = self.cell(link)?.next.load(Ordering::Relaxed);
+            let tagged = (head >> 32).wrapping_add(1) << 32 | u64::from(next);
+            match self.free.compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(link),
+                Err(now) => head = now,
+            }
+        }
+        let fresh = self.fresh.fetch_add(1, Ordering::Relaxed);
+        if (fresh as usize) < INSTANCES {
+            return Some(fresh + 1);
+        }
+        self.fresh.store(INSTANCES as u32, Ordering::Relaxed);
+        None
+    }
+
+    /// Gives a cell back that was listed; only the first who asks does.
+    fn free_cell(&self, link: u32, cell: &Cell) {
+        if cell.state.swap(FREE, Ordering::AcqRel) == FREE {
+            return;
+        }
+        let mut head = self.free.load(Ordering::Relaxed);
+        loop {
+            cell.next.store(head as u32, Ordering::Relaxed);
+            let tagged = (head >> 32).wrapping_add(1) << 32 | u64::from(link);
+            match self.free.compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Waits for `instance`, of whose data the first `data_len` bytes are used. `sp` is the stack pointer now: what lies below
+    /// it on the same page is over, and `over` is told.
+    ///
+    /// # Errors
+    /// Everything is in use.
+    pub(crate) fn push(
+        &self,
+        instance: &Instance,
+        data_len: usize,
+        sp: u64,
+        over: &mut dyn FnMut(&Instance),
+    ) -> Result<(), Full> {
+        self.sweep(sp, &mut |instance| instance.is_over(sp), over);
+        let link = self.take_cell().ok_or(Full)?;
+        let cell = self.cell(link).ok_or(Full)?;
+        cell.store(instance, data_len);
+        let stack = self.stack_of(instance.sp);
+        for _ in 0..MOST_STEPS {
+            let (word, old) = match self.word(stack) {
+                Some(word) => (word, word.load(Ordering::Acquire)),
+                None => match self.line(stack).iter().find(|word| word.load(Ordering::Relaxed) == 0) {
+                    Some(word) => (word, 0),
+                    None => break,
+                },
+            };
+            if old != 0 && old >> INDEX_BITS != stack {
+                continue;
+            }
+            cell.next.store((old & INDEX_MASK) as u32, Ordering::Relaxed);
+            let new = stack << INDEX_BITS | u64::from(link);
+            // Release, paired with the Acquire loads of the word: the cell's content.
+            if word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Ok(());
+            }
+        }
+        self.free_cell(link, cell);
+        Err(Full)
+    }
+
+    /// Something arrives at `addr` with this stack pointer: takes what waited for it, newest first, and tells each to
+    /// `arrived`.
+    #[inline]
+    pub(crate) fn arrive(&self, sp: u64, addr: u64, arrived: &mut dyn FnMut(&Instance)) {
+        self.sweep(sp, &mut |i| i.kind != Kind::Restart && i.sp == sp && i.arrives(addr), arrived);
+    }
+
+    /// Takes an instance of exactly this kind, waiter, stack pointer and address; returns whether there was one.
+    pub(crate) fn cancel(&self, kind: Kind, token: usize, sp: u64, first: u64) -> bool {
+        let mut found = false;
+        let mut wanted =
+            |i: &Instance| i.kind == kind && i.token == token && i.sp == sp && i.first == first;
+        self.sweep(sp, &mut wanted, &mut |_| found = true);
+        found
+    }
+
+    /// Takes the restarts of a site for which `wanted` says so, on the stack of `sp`.
+    pub(crate) fn take_restarts(&self, sp: u64, wanted: &mut dyn FnMut(&Instance) -> bool, taken: &mut dyn FnMut(&Instance)) {
+        self.sweep(sp, &mut |instance| instance.kind == Kind::Restart && wanted(instance), taken);
+    }
+
+    /// Everything on the stack of `sp` is over: its task has ended, or a new one begins on it.
+    pub(crate) fn end_stack(&self, sp: u64, over: &mut dyn FnMut(&Instance)) {
+        self.sweep(sp, &mut |_| true, over);
+    }
+
+    /// Takes from the list of a stack what is `wanted`, newest first.
+    #[inline]
+    fn sweep(&self, sp: u64, wanted: &mut dyn FnMut(&Instance) -> bool, taken: &mut dyn FnMut(&Instance)) {
+        let stack = self.stack_of(sp);
+        let Some(word) = self.word(stack) else { return };
+        let mut link = (word.load(Ordering::Acquire) & INDEX_MASK) as u32;
+        let mut before: Option<&Cell> = None;
+        for _ in 0..MOST_STEPS {
+            let Some(cell) = self.cell(link) else { return };
+            let next = cell.next.load(Ordering::Relaxed);
+            let head = cell.head();
+            let keep = head.is_some_and(|instance| !wanted(&instance)) || (head.is_none() && !cell.is_dead());
+            if keep {
+                before = Some(cell);
+                link = next;
+                continue;
+            }
+            match before {
+                Some(before) => before.next.store(next, Ordering::Relaxed),
+                None => {
+                    let old = stack << INDEX_BITS | u64::from(link);
+                    let new = if next == 0 { 0 } else { stack << INDEX_BITS | u64::from(next) };
+                    if word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                        return;
+                    }
+                }
+            }
+            if let Some(mut instance) = head {
+                cell.load_data(&mut instance);
+                self.free_cell(link, cell);
+                taken(&instance);
+            } else {
+                self.free_cell(link, cell);
+            }
+            link = next;
+        }
+    }
+
+    fn used(&self) -> impl Iterator<Item = &Cell> {
+        let used = (self.fresh.load(Ordering::Relaxed) as usize).min(INSTANCES);
+        self.cells.iter().take(used)
+    }
+
+    /// Nobody waits any more for those that are `wanted`; tells `gone` of each. Any thread, at any time.
+    pub(crate) fn forget(&self, wanted: impl Fn(&Instance) -> bool, mut gone: impl FnMut(&Instance)) {
+        for cell in self.used() {
+            let Some(instance) = cell.head().filter(&wanted) else { continue };
+            let state = instance.kind.state();
+            if cell.state.compare_exchange(state, DEAD, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                gone(&instance);
+            }
+        }
+    }
+
+    /// Looks at everything that is awaited now.
+    pub(crate) fn each(&self, mut look: impl FnMut(&Instance)) {
+        self.used().filter_map(Cell::head).for_each(|instance| look(&instance));
+    }
+}

@@ -1,0 +1,97 @@
+//! Restarts: an instruction that raises an exception runs again when the handler has mended its cause (a page that was
+//! not there). That is one execution for the guest, and one hit here.
+//!
+//! 1. An exception comes from the address of this vCPU's last hit (discontinuity callback, QEMU 10.2): an instance of kind
+//!    `Restart` is put aside, keyed by the handler's stack.
+//! 2. The site is hit again. If there is such an instance on this stack, and the exception's frame, which lies below the
+//!    stack pointer now, still says this address, the instruction was restarted. If it says something else, the handler
+//!    went elsewhere (a fix-up), and this is a new execution.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::sync::atomic::Ordering;
+
+use qkprobe_arch::GuestAddr;
+
+use super::context::GuestState;
+use super::hit::{Frame, HitEnv, within};
+use super::kprobe::Kprobe;
+use super::pending::{DATA_BYTES, Instance, Kind};
+use super::vcpu::Vcpu;
+use crate::registry::{Place, Site};
+
+/// An exception's frame begins at most this far above the stack pointer that its handler starts with (x86: an error code).
+const FRAME_SLACK: u64 = 8;
+
+fn token(place: Place) -> (usize, u64) {
+    match place {
+        Place::Image(addr) => (1, addr.0),
+        Place::Virtual(addr) => (2, addr.0),
+    }
+}
+
+fn place(instance: &Instance) -> Place {
+    match instance.token {
+        1 => Place::Image(GuestAddr(instance.first)),
+        _ => Place::Virtual(GuestAddr(instance.first)),
+    }
+}
+
+/// The vCPU took an exception that came from `from`.
+pub(crate) fn exception<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, guest: &G, from: GuestAddr) {
+    let Some(at) = vcpu.left(from) else { return };
+    within(env, vcpu, guest, None, from, |frame| {
+        let Some(sp) = frame.sp() else { return };
+        let (token, first) = token(at);
+        let instance =
+            Instance { kind: Kind::Restart, token, sp, first, second: first, time: 0, data: [0; DATA_BYTES] };
+        // The same exception may be told twice.
+        let known = env.pending.cancel(Kind::Restart, token, sp, first);
+        let pushed = env.pending.push(&instance, 0, sp, &mut |over| frame.abandon(over)).is_ok();
+        if pushed != known {
+            with_site(env, at, frame.guard, |site| {
+                if pushed {
+                    site.restarts().fetch_add(1, Ordering::Relaxed);
+                } else {
+                    site.restarts().fetch_sub(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+}
+
+fn with_site(env: &HitEnv<'_>, place: Place, guard: &crossbeam_epoch::Guard, found: impl FnOnce(&Site<Kprobe>)) {
+    let mut site = None;
+    env.registry.sites_on_page(place, guard, |other| {
+        if other.place() == place {
+            site = Some(std::sync::Arc::clone(other));
+        }
+    });
+    if let Some(site) = site {
+        found(&site);
+    }
+}
+
+impl<G: GuestState> Frame<'_, G> {
+    /// Whether this execution of the site's instruction is a restart.
+    #[cold]
+    pub(super) fn is_restart(&self, site: &Site<Kprobe>) -> bool {
+        let Some(sp) = self.sp() else { return false };
+        let Some(frame) = self.env.arch.restart_frame(sp) else { return false };
+        let (token, first) = token(site.place());
+        let mut found = 0;
+        let mut wanted = |instance: &Instance| {
+            let near = frame.0.wrapping_sub(instance.sp) <= FRAME_SLACK;
+            instance.token == token && instance.first == first && near
+        };
+        self.env.pending.take_restarts(sp, &mut wanted, &mut |_| found += 1);
+        site.restarts().fetch_sub(found, Ordering::Relaxed);
+        found != 0 && self.context(None, None).word(frame) == Some(self.addr.0)
+    }
+
+    /// The restart that never came.
+    pub(super) fn forget_restart(&self, instance: &Instance) {
+        with_site(self.env, place(instance), self.guard, |site| {
+            site.restarts().fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}

@@ -1,0 +1,84 @@
+//! vCPUs that a `stop` probe holds, until somebody says go on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use qkprobe_arch::GuestAddr;
+
+/// A vCPU that is held, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeldVcpu {
+    pub(crate) vcpu: u32,
+    pub(crate) output: u32,
+    pub(crate) addr: GuestAddr,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Holds {
+    held: Mutex<Vec<HeldVcpu>>,
+    changed: Condvar,
+    /// QEMU ends: nobody is held any more.
+    over: AtomicBool,
+}
+
+impl Holds {
+    /// On the vCPU's thread, when the hit is over: waits to be released.
+    pub(crate) fn hold(&self, vcpu: HeldVcpu) {
+        let mut held = self.held.lock();
+        held.push(vcpu);
+        while held.contains(&vcpu) && !self.over.load(Ordering::Relaxed) {
+            // A while at a time: a release that is missed for whatever reason must not last.
+            self.changed.wait_for(&mut held, Duration::from_millis(200));
+        }
+        held.retain(|other| *other != vcpu);
+    }
+
+    /// Releases one vCPU or all; returns how many.
+    pub(crate) fn go_on(&self, vcpu: Option<u32>) -> usize {
+        let mut held = self.held.lock();
+        let before = held.len();
+        held.retain(|other| vcpu.is_some_and(|vcpu| vcpu != other.vcpu));
+        self.changed.notify_all();
+        before - held.len()
+    }
+
+    pub(crate) fn list(&self) -> Vec<HeldVcpu> {
+        self.held.lock().clone()
+    }
+
+    /// Releases all, now and later.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.go_on(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vcpu_is_held_until_it_is_released() {
+        let holds = Holds::default();
+        let at = |vcpu| HeldVcpu { vcpu, output: 7, addr: GuestAddr(0x1000) };
+        std::thread::scope(|scope| {
+            let one = scope.spawn(|| holds.hold(at(0)));
+            let other = scope.spawn(|| holds.hold(at(1)));
+            while holds.list().len() < 2 {
+                std::thread::yield_now();
+            }
+            assert_eq!(holds.go_on(Some(1)), 1);
+            other.join().expect("released");
+            assert_eq!(holds.list(), [at(0)]);
+            assert_eq!(holds.go_on(Some(5)), 0);
+            assert!(!one.is_finished());
+            holds.end();
+            one.join().expect("released");
+        });
+        // After the end nobody is held.
+        holds.hold(at(2));
+        assert_eq!(holds.list(), []);
+    }
+}

@@ -1,0 +1,280 @@
+//! Every instruction of a guest without a kernel, with and without a probe on it: the guest must not be able to tell,
+//! and the counts must be what the source says. The guest is `guest-images/bare`: it calls snippets from a known state
+//! and prints the state that they leave.
+
+mod common;
+#[path = "bare/snippets.rs"]
+mod snippets;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use qkprobe_arch::{Flow, GuestAddr};
+use qkprobe_symbols::KernelImage;
+use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu, Threads};
+use snippets::{FRAGMENTS, LEAVES, LITERALS, RESTARTED, Snippet};
+
+const GUEST: GuestKernel = GuestKernel::X86_64Bare;
+
+/// Whether definitions that end in `do post` exist.
+const POST: bool = true;
+
+/// One instruction.
+#[derive(Debug)]
+struct Site {
+    /// `SNIPPET_OFFSET`.
+    name: String,
+    /// `snip_SNIPPET+OFFSET`.
+    place: String,
+    /// How often it is attempted, or at least that often where QEMU decides (`rep`).
+    hits: u64,
+    repeats: bool,
+    /// How often it completes and goes on at the next instruction or at a destination of its own; none where it leaves.
+    completed: Option<u64>,
+    user: bool,
+}
+
+/// The address of each label of a snippet, without the prefix.
+fn labels<'a>(image: &'a KernelImage, snippet: &str) -> BTreeMap<&'a str, u64> {
+    let prefix = format!("snip_{snippet}.");
+    let label = |name: &'a str| name.strip_prefix(&prefix);
+    image.symbols.iter().filter_map(|symbol| Some((label(symbol.name)?, symbol.addr.0))).collect()
+}
+
+/// Every instruction of the snippets, with what `snippets` says of it.
+fn sites(image: &KernelImage) -> Vec<Site> {
+    let snippets = snippets::all();
+    let named: BTreeSet<&str> = snippets.iter().map(|snippet| snippet.name).collect();
+    let there: BTreeSet<&str> = image
+        .symbols
+        .iter()
+        .filter_map(|symbol| symbol.name.strip_prefix("snip_").filter(|name| !name.contains('.')))
+        .collect();
+    assert_eq!(named, there, "the snippets of the table and of the image");
+    snippets.iter().flat_map(|snippet| sites_of(image, snippet)).collect()
+}
+
+fn sites_of(image: &KernelImage, snippet: &Snippet) -> Vec<Site> {
+    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let name = snippet.name;
+    let labels = labels(image, name);
+    let (start, _) = common::symbol(image, &format!("snip_{name}"));
+    let len = usize::try_from(labels["end"] - start).unwrap();
+    let text = image.bytes(GuestAddr(start), len).unwrap();
+    let mut expected: BTreeMap<u64, (&str, u64)> = BTreeMap::new();
+    for (label, count) in &snippet.labels {
+        let at = labels.get(label.as_str()).unwrap_or_else(|| panic!("snip_{name} has no label {label}"));
+        let other = expected.insert(at - start, (label, *count));
+        assert!(other.is_none(), "snip_{name}: {label} and {other:?} are one place");
+    }
+    assert_eq!(expected.len() + 1, labels.len(), "snip_{name}: its labels are {labels:?}");
+    let (mut sites, mut offset, mut count) = (Vec::new(), 0, 1);
+    while offset < len {
+        let bytes = &text[offset..];
+        let insn = arch
+            .decode(GuestAddr(start + offset as u64), bytes)
+            .unwrap_or_else(|error| panic!("snip_{name}+{offset}: {error}"));
+        let label = expected.remove(&(offset as u64));
+        if let Some((_, this)) = label {
+            count = this;
+        }
+        let is_in = |list: &[(&str, &str)]| label.is_some_and(|(label, _)| list.contains(&(name, label)));
+        let completed = if is_in(&RESTARTED) { count / 2 } else { count } * snippet.runs;
+        sites.push(Site {
+            name: format!("{name}_{offset}"),
+            place: format!("snip_{name}+{offset}"),
+            hits: count * snippet.runs,
+            repeats: insn.flow == Flow::Next && is_repeated(&bytes[..usize::from(insn.len)]),
+            completed: (!is_in(&LEAVES)).then_some(completed),
+            user: snippet.user,
+        });
+        offset += usize::from(insn.len);
+    }
+    assert!(expected.is_empty(), "snip_{name}: inside of instructions: {expected:?}");
+    sites
+}
+
+/// `rep`, `repe` or `repne` with a string instruction.
+fn is_repeated(bytes: &[u8]) -> bool {
+    let opcode = bytes.iter().position(|byte| !matches!(byte, 0xf2 | 0xf3 | 0x66 | 0x67 | 0x40..=0x4f));
+    let opcode = opcode.expect("an opcode");
+    bytes[..opcode].iter().any(|byte| matches!(byte, 0xf2 | 0xf3)) && matches!(bytes[opcode], 0xa4..=0xa7 | 0xaa..=0xaf)
+}
+
+/// What the snippets printed: name and run, then the state.
+#[track_caller]
+fn states(boot: &BootResult) -> Vec<String> {
+    let states: Vec<String> =
+        boot.console.lines().filter(|line| line.starts_with("QK ") && *line != "QK end").map(str::to_owned).collect();
+    let unexpected = states.iter().find(|line| line.starts_with("QK unexpected"));
+    assert_eq!(unexpected, None, "{}", boot.stderr);
+    states
+}
+
+/// A value of a state.
+#[track_caller]
+fn value(state: &str, key: &str) -> u64 {
+    let text = state.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    let text = text.unwrap_or_else(|| panic!("no {key} in {state}"));
+    u64::from_str_radix(text, 16).unwrap_or_else(|error| panic!("{key}={text}: {error}"))
+}
+
+fn boot(qemu: Qemu) -> Boot {
+    Boot::new(qemu, GUEST).memory(128)
+}
+
+/// The states of a boot without the plugin.
+fn untouched(qemu: Qemu) -> Vec<String> {
+    states(&boot(qemu).run_ok())
+}
+
+/// Lines that differ, not two walls of text.
+#[track_caller]
+fn assert_same_states(what: &str, found: &[String], expected: &[String]) {
+    let differ: Vec<_> = found.iter().zip(expected).filter(|(found, expected)| found != expected).take(5).collect();
+    assert!(differ.is_empty(), "{what}: with probes, and without:\n{differ:#?}");
+    assert_eq!(found.len(), expected.len(), "{what}: the number of states");
+}
+
+#[test]
+fn the_guest_does_what_its_source_says() {
+    for qemu in Qemu::selected() {
+        let states = untouched(qemu);
+        assert_same_states(&format!("{qemu}, again"), &untouched(qemu), &states);
+        for snippet in snippets::all().iter().filter(|snippet| !FRAGMENTS.contains(&snippet.name)) {
+            let prefix = format!("QK {} run=", snippet.name);
+            let mut runs: Vec<&str> = states.iter().filter_map(|state| state.strip_prefix(&prefix)).collect();
+            assert_eq!(runs.len() as u64, snippet.runs, "{qemu}: {}", snippet.name);
+            // Each run starts from the same state, so it ends in the same.
+            runs.iter_mut().for_each(|run| *run = run.split_once(' ').unwrap().1);
+            runs.dedup();
+            assert_eq!(runs.len(), 1, "{qemu}: {}: {runs:#?}", snippet.name);
+        }
+        let first = |name: &str| {
+            let prefix = format!("QK {name} run=1 ");
+            states.iter().find(|state| state.starts_with(&prefix)).unwrap_or_else(|| panic!("{qemu}: no {name}"))
+        };
+        let rsp = value(first("nops"), "rsp");
+        for state in &states {
+            let left = state.starts_with("QK left_for_good ");
+            assert_eq!(value(state, "rsp") == rsp, !left, "{qemu}: {state}");
+        }
+        for (name, registers) in LITERALS {
+            let state = first(name);
+            let found: Vec<_> = registers.iter().map(|(register, _)| (*register, value(state, register))).collect();
+            assert_eq!(found, registers, "{qemu}: {state}");
+        }
+    }
+}
+
+/// How a machine runs, and what is asked of each instruction.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    smp: u32,
+    threads: Threads,
+    /// QEMU's clock counts instructions: it ends blocks where it must, and repeats what does input or output.
+    icount: bool,
+    /// The action, and what follows the place: a counter, or a callback that reads registers and memory.
+    probe: (&'static str, &'static str),
+}
+
+const COUNT: (&str, &str) = ("count", "");
+const EVENT: (&str, &str) = ("trace", " a=%ax s=%sp f=%flags m=+0(%sp)");
+
+const fn case(smp: u32, threads: Threads, icount: bool, probe: (&'static str, &'static str)) -> Case {
+    Case { smp, threads, icount, probe }
+}
+
+const CASES: [Case; 8] = [
+    case(1, Threads::Multi, false, COUNT),
+    // Two vCPUs: QEMU makes other code for what must be atomic. The second one never leaves the firmware.
+    case(2, Threads::Multi, false, COUNT),
+    case(2, Threads::Single, false, COUNT),
+    case(1, Threads::Single, true, COUNT),
+    case(1, Threads::Multi, false, EVENT),
+    case(2, Threads::Multi, false, EVENT),
+    case(2, Threads::Single, false, EVENT),
+    case(1, Threads::Single, true, EVENT),
+];
+
+/// Probes on every instruction, as a file: so many do not fit into one argument (128 KB), and none there says `user`.
+fn probes(sites: &[Site], probe: (&str, &str)) -> String {
+    let (action, fetch) = probe;
+    let entry = |name: &str, place: &str, privilege: &str| {
+        format!("[[probe]]\ndef = 'p:{name} {place}{fetch}'\naction = '{action}'\nprivilege = '{privilege}'\n")
+    };
+    let mut text = String::new();
+    for Site { name, place, user, .. } in sites {
+        text += &entry(name, place, "kernel");
+        if *user {
+            text += &entry(&format!("{name}_u"), place, "user");
+            text += &entry(&format!("{name}_any"), place, "any");
+        }
+    }
+    text
+}
+
+/// Probes behind every instruction that has a behind.
+fn post_probes(sites: &[Site]) -> String {
+    // ---- `when = "post"`: switched on by POST ----
+    let with_post = sites.iter().filter(|site| POST && !site.user && site.completed.is_some());
+    with_post
+        .map(|Site { name, place, .. }| format!("[[probe]]\ndef = 'p:{name}_post {place} do post'\naction = 'count'\n"))
+        .collect()
+}
+
+/// How often each probe has to fire: exactly, or at least.
+fn expectations(sites: &[Site]) -> Vec<(String, u64, bool)> {
+    let mut all = Vec::new();
+    for site in sites {
+        if site.user {
+            all.push((site.name.clone(), 0, true));
+            all.push((format!("{}_u", site.name), site.hits, !site.repeats));
+            all.push((format!("{}_any", site.name), site.hits, !site.repeats));
+        } else {
+            all.push((site.name.clone(), site.hits, !site.repeats));
+            if let Some(completed) = site.completed.filter(|_| POST) {
+                all.push((format!("{}_post", site.name), completed, !site.repeats));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn a_probe_on_every_instruction_changes_nothing_and_counts_exactly() {
+    let image = common::image(GUEST);
+    let sites = sites(&image);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("probes.toml");
+    for qemu in Qemu::selected() {
+        let expected = untouched(qemu);
+        for case in CASES {
+            let what = format!("{qemu}, {case:?}, {} instructions", sites.len());
+            std::fs::write(&config, probes(&sites, case.probe) + &post_probes(&sites)).unwrap();
+            let boot = boot(qemu)
+                .smp(case.smp)
+                .threads(case.threads)
+                .extra_args(if case.icount { &["-icount", "shift=0,sleep=off"][..] } else { &[] }.iter().copied())
+                .plugin_arg("out=/dev/null")
+                .plugin_arg(format!("config={}", config.display()))
+                .run_ok();
+            assert_same_states(&what, &states(&boot), &expected);
+            let summary = boot.summary();
+            let hits: BTreeMap<&str, u64> =
+                summary.probes.iter().map(|probe| (probe.name.as_str(), probe.hits)).collect();
+            let wrong: Vec<String> = expectations(&sites)
+                .into_iter()
+                .filter_map(|(name, count, exact)| {
+                    let found = *hits.get(name.as_str()).unwrap_or_else(|| panic!("{what}: no probe {name}"));
+                    let right = if exact { found == count } else { found >= count };
+                    (!right).then(|| format!("{name}: {found}, not {count}"))
+                })
+                .collect();
+            let said: Vec<&str> = boot.stderr.lines().filter(|line| line.starts_with("qkprobe")).collect();
+            assert!(wrong.is_empty(), "{what}: {} counts: {wrong:#?}\n{said:#?}", wrong.len());
+            for probe in &summary.probes {
+                assert_eq!((probe.missed, probe.dropped), (0, 0), "{what}: {probe:?}");
+            }
+        }
+    }
+}
