@@ -134,9 +134,10 @@ pub trait Execute: Arch {
 
     /// Whether nothing reads the arithmetic flags that hold at `addr` before they are all overwritten, as far as the text
     /// from `addr` on proves: a walk over straight-line code and direct jumps within `text`, which begins at `addr`. At
-    /// a call, a return and an indirect jump the flags are dead by the calling convention. False means "not proved":
+    /// a call, a return, an indirect jump and a jump out of `function` (the addresses of the function that `addr` is in,
+    /// empty if nobody knows) the flags are dead by the calling convention. False means "not proved":
     /// something reads them, or branches, or traps, or the walk left the text or found no end.
-    fn flags_dead_after(&self, text: &[u8], addr: GuestAddr) -> bool;
+    fn flags_dead_after(&self, text: &[u8], addr: GuestAddr, function: &std::ops::Range<u64>) -> bool;
 
     /// Executes the instruction: changes registers and memory as it would, all or nothing.
     ///

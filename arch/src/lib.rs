@@ -77,10 +77,16 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// function's entry. Functions that drop their arguments too (`ret $16`) are not meant: kernels have none.
     fn sp_after_return(&self, sp_at_entry: u64) -> u64;
 
-    /// Where the CPU stored the interrupted program counter when an instruction that ran in kernel mode with this stack
-    /// pointer raised an exception whose handler runs on the same stack; `None` where exceptions store nothing in memory.
-    /// By that word an instruction that is restarted is told from one whose handler went elsewhere (a fix-up).
-    fn restart_frame(&self, sp: u64) -> Option<GuestAddr>;
+    /// Whether the instruction at `addr`, which ran in kernel mode with this stack pointer and raised an exception whose
+    /// handler ran on the same stack, was restarted: does the word where the CPU stored the interrupted program counter
+    /// still say `addr`? A handler that went elsewhere (a fix-up) has changed it. `word` reads memory. False where
+    /// exceptions store nothing in memory.
+    fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool;
+
+    /// QEMU's own program counter, where it tells at least the page on which the running block lies. A block that was
+    /// translated at one virtual address may run at another (x86 translates position-independently), and then this alone
+    /// says which.
+    fn block_pc(&self) -> Option<RegisterId>;
 
     /// Kernel functions from which a task does not come back: when one is entered, everything that is pending on its
     /// stack is over. Those that a kernel lacks are to be passed over.
@@ -95,8 +101,8 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// overwrites what was set. Never the program counter, what selects a segment, and what is no register at all.
     fn writable(&self, id: RegisterId) -> bool;
 
-    /// May the instruction raise an exception whose handler mends the cause and runs it again: does it access memory in a way
-    /// that can fault on an intact stack? The instructions of function entries do not.
+    /// May the instruction raise an exception whose handler mends the cause and runs it again: does it access memory? The nop
+    /// that most functions of a kernel begin with does not.
     fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
 
     /// How many bytes of a function's start belong to its entry, where a probe on `SYM` really goes:

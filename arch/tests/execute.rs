@@ -213,8 +213,8 @@ proptest! {
     #[test]
     fn deadness_answers_any_text(text in any_text(), addr: u64) {
         for (_, execute) in able() {
-            prop_assert!(!execute.flags_dead_after(&[], GuestAddr(addr)), "{}: nothing proves nothing", execute.name());
-            let _ = execute.flags_dead_after(&text, GuestAddr(addr));
+            prop_assert!(!execute.flags_dead_after(&[], GuestAddr(addr), &(0..0)), "{}: nothing proves nothing", execute.name());
+            let _ = execute.flags_dead_after(&text, GuestAddr(addr), &(0..0));
         }
     }
 
@@ -270,7 +270,7 @@ proptest! {
             let reads = execute.reads_flags(&slot, TEXT);
             let successors = execute.successors(&slot, TEXT, &mut machine);
             let has_successor = execute.has_successor(&slot, TEXT);
-            let are_dead = execute.flags_dead_after(&text, TEXT);
+            let are_dead = execute.flags_dead_after(&text, TEXT, &(0..0));
             let after = ALLOCATIONS.with(Cell::get);
             prop_assert_eq!(after, before, "{}: {:?} {:?}", execute.name(), next, executed);
             let _ = std::hint::black_box((reads, successors, has_successor, are_dead));

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -186,4 +187,80 @@ void cmd_sleep(const struct line *line, int at, struct result *result)
 {
 	usleep(number(line->word[at + 1]) * 1000);
 	done(result, "ms=%s", line->word[at + 1]);
+}
+
+/*
+ * time N WHERE: the system call, which stores its result at a fixed address. N pages of their own that nobody has touched
+ * (`fresh`), that were only read (`zero`: the store ends their sharing), that were written (`touched`), that no store may
+ * go to (`readonly`), or no page (`unmapped`).
+ */
+void cmd_time(const struct line *line, int at, struct result *result)
+{
+	unsigned long n = number(line->word[at + 1]), stored = 0, faults = 0;
+	const char *where = line->word[at + 2];
+	unsigned long page = sysconf(_SC_PAGESIZE);
+	char *base = (char *)0x700000000000;
+	int protection = strcmp(where, "readonly") ? PROT_READ | PROT_WRITE : PROT_READ;
+
+	if (mmap(base, n * page, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != base) {
+		failed_errno(result);
+		return;
+	}
+	/* One page at a time: the kernel must not put a huge one there. */
+	madvise(base, n * page, MADV_NOHUGEPAGE);
+	for (unsigned long i = 0; i < n; i++) {
+		volatile char *place = base + i * page;
+
+		if (!strcmp(where, "zero") || !strcmp(where, "readonly"))
+			(void)*place;
+		else if (!strcmp(where, "touched"))
+			*place = 1;
+	}
+	if (!strcmp(where, "unmapped"))
+		munmap(base, n * page);
+	uint64_t start = now_ns();
+	for (unsigned long i = 0; i < n; i++) {
+		long seconds = syscall(SYS_time, base + i * page);
+
+		stored += seconds >= 0;
+		faults += seconds < 0 && errno == EFAULT;
+	}
+	done(result, "n=%lu ok=%lu efault=%lu ns=%.1f", n, stored, faults, n ? (double)(now_ns() - start) / n : 0.0);
+	munmap(base, n * page);
+}
+
+/*
+ * epoll N DEPTH: DEPTH epoll instances, each of which watches the one before; then, N times, a new one that watches the
+ * last. The kernel looks for loops through all of them, by recursion.
+ */
+void cmd_epoll(const struct line *line, int at, struct result *result)
+{
+	unsigned long n = number(line->word[at + 1]), depth = number(line->word[at + 2]);
+	struct epoll_event event = { .events = EPOLLIN };
+	int fds[16];
+
+	if (depth < 1 || depth >= sizeof(fds) / sizeof(fds[0])) {
+		result->status = SENSELESS;
+		return;
+	}
+	for (unsigned long i = 0; i < depth; i++) {
+		fds[i] = epoll_create1(0);
+		if (fds[i] < 0 || (i && epoll_ctl(fds[i], EPOLL_CTL_ADD, fds[i - 1], &event))) {
+			failed_errno(result);
+			return;
+		}
+	}
+	uint64_t start = now_ns();
+	for (unsigned long i = 0; i < n; i++) {
+		int last = epoll_create1(0);
+
+		if (epoll_ctl(last, EPOLL_CTL_ADD, fds[depth - 1], &event)) {
+			failed_errno(result);
+			return;
+		}
+		close(last);
+	}
+	done_timed(result, n, start);
+	while (depth)
+		close(fds[--depth]);
 }

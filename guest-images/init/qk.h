@@ -53,18 +53,21 @@ unsigned long number(const char *text);
 /* Writes text and a newline; flags are open()'s, besides O_WRONLY. -1 and errno on failure, of close() too. */
 int write_text(const char *path, int flags, const char *text);
 
+/* A task's state as /proc/PROCESS/task/TASK/stat has it: 'R', 'S', ...; 0 if there is none. */
+char task_state(const char *process, const char *task);
+
 /* Ends the script and the machine. */
 __attribute__((noreturn)) void power_off(void);
 
 /* load.c */
 command cmd_getppid, cmd_openclose, cmd_fork, cmd_exec, cmd_pipe, cmd_usercode, cmd_call, cmd_memtouch, cmd_busy,
-	cmd_sleep;
+	cmd_sleep, cmd_time, cmd_epoll;
 /* files.c */
 command cmd_write, cmd_write_trunc, cmd_append, cmd_write_loop, cmd_cat, cmd_kallsyms, cmd_readtext;
 command cmd_openhex, cmd_openmany, cmd_openptr, cmd_until;
 /* machine.c */
-command cmd_say, cmd_uname, cmd_sethost, cmd_panic, cmd_poweroff;
+command cmd_say, cmd_uname, cmd_sethost, cmd_panic, cmd_poweroff, cmd_tasks;
 /* workers.c */
-command cmd_on, cmd_threads, cmd_procs, cmd_background, cmd_wait, cmd_expect_fail;
+command cmd_on, cmd_threads, cmd_procs, cmd_background, cmd_wait, cmd_expect_fail, cmd_migrate;
 
 #endif

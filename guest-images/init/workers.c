@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -172,4 +173,72 @@ void cmd_expect_fail(const struct line *line, int at, struct result *result)
 		failed(result, "%s did not fail", theirs.command);
 	else
 		done(result, "%s errno=%s", theirs.command, theirs.text);
+}
+
+/* Where `migrate` reads: a number that a probe can ask for. */
+#define MIGRATE_FD 77
+
+struct sleeper {
+	int in, out;
+	pid_t tid;
+	unsigned long moved;
+};
+
+static void *sleep_and_move(void *argument)
+{
+	struct sleeper *sleeper = argument;
+	char byte = 0;
+
+	pin(0);
+	__atomic_store_n(&sleeper->tid, syscall(SYS_gettid), __ATOMIC_SEQ_CST);
+	for (int before = sched_getcpu(), now; read(sleeper->in, &byte, 1) == 1; before = now) {
+		now = sched_getcpu();
+		sleeper->moved += now != before;
+		if (write(sleeper->out, &byte, 1) != 1)
+			break;
+	}
+	return NULL;
+}
+
+/* migrate N: a thread sleeps in read(); while it does, it is moved to the next CPU, and woken there. N times */
+void cmd_migrate(const struct line *line, int at, struct result *result)
+{
+	unsigned long n = number(line->word[at + 1]), i;
+	struct sleeper sleeper = { .in = MIGRATE_FD };
+	int there[2], back[2];
+	pthread_t thread;
+	char byte = 0, tid[24];
+
+	if (pipe(there) || pipe(back) || dup2(there[0], MIGRATE_FD) < 0) {
+		failed_errno(result);
+		return;
+	}
+	sleeper.out = back[1];
+	pthread_create(&thread, NULL, sleep_and_move, &sleeper);
+	while (!__atomic_load_n(&sleeper.tid, __ATOMIC_SEQ_CST))
+		sched_yield();
+	snprintf(tid, sizeof(tid), "%d", sleeper.tid);
+	for (i = 0; i < n; i++) {
+		cpu_set_t next;
+
+		while (task_state("self", tid) != 'S')
+			sched_yield();
+		CPU_ZERO(&next);
+		CPU_SET((i + 1) % sysconf(_SC_NPROCESSORS_ONLN), &next);
+		if (sched_setaffinity(sleeper.tid, sizeof(next), &next) || write(there[1], &byte, 1) != 1 ||
+		    read(back[0], &byte, 1) != 1)
+			break;
+	}
+	if (i == n)
+		done(result, "n=%lu", n);
+	else
+		failed_errno(result);
+	close(there[1]);
+	pthread_join(thread, NULL);
+	if (result->status == OK)
+		done(result, "n=%lu moved=%lu", n, sleeper.moved);
+	close(there[0]);
+	close(back[0]);
+	close(back[1]);
+	close(MIGRATE_FD);
 }

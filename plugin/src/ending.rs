@@ -17,15 +17,19 @@ const QUIT_PATIENCE: Duration = Duration::from_secs(5);
 impl Plugin {
     /// QEMU ends: write what there is, then the summary. Once, whoever comes first.
     pub(crate) fn exit(&self) {
+        self.holds.end();
+        self.finish();
+    }
+
+    fn finish(&self) {
         self.ended.call_once(|| self.end());
     }
 
     fn end(&self) {
-        self.holds.end();
+        let drained = self.writer.finish(EXIT_PATIENCE);
         if let Some(control) = self.control.get() {
             control.stop();
         }
-        let drained = self.writer.finish(EXIT_PATIENCE);
         let summary = self.summary(drained);
         if !drained {
             say!(
@@ -46,7 +50,7 @@ impl Plugin {
     /// thread may be what the end waits for.
     pub(crate) fn quit_machine(&'static self, status: u8) {
         let end = move || {
-            self.exit();
+            self.finish();
             // QEMU's own exit handlers put the terminal back; should they hang, they get no more than this.
             let _ = std::thread::Builder::new().name("qkprobe-quit".into()).spawn(move || {
                 std::thread::sleep(QUIT_PATIENCE);
@@ -57,7 +61,7 @@ impl Plugin {
             unsafe { libc::exit(i32::from(status)) }
         };
         if std::thread::Builder::new().name("qkprobe-end".into()).spawn(end).is_err() {
-            self.exit();
+            self.finish();
             // SAFETY: as above.
             unsafe { libc::_exit(i32::from(status)) }
         }

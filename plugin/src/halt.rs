@@ -35,6 +35,18 @@ impl Holds {
         held.retain(|other| *other != vcpu);
     }
 
+    /// Holds a vCPU that comes round again and again instead of waiting here: QEMU can stop it, or end.
+    pub(crate) fn begin(&self, vcpu: HeldVcpu) {
+        if !self.over.load(Ordering::Relaxed) {
+            self.held.lock().push(vcpu);
+        }
+    }
+
+    /// Whether the vCPU is held.
+    pub(crate) fn is_held(&self, vcpu: u32) -> bool {
+        self.held.lock().iter().any(|held| held.vcpu == vcpu)
+    }
+
     /// Releases one vCPU or all; returns how many.
     pub(crate) fn go_on(&self, vcpu: Option<u32>) -> usize {
         let mut held = self.held.lock();

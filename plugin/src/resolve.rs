@@ -31,6 +31,15 @@ impl ImageTarget<'_> {
         self.image?.symbols.containing(addr)
     }
 
+    /// Whether nobody reads the arithmetic flags that hold at an address of the image.
+    pub(crate) fn flags_are_dead(&self, addr: GuestAddr) -> bool {
+        /// Text that is looked at: compilers set flags again soon.
+        const MOST: usize = 512;
+        let function = self.function(addr).map_or(0..0, |(symbol, _)| symbol.addr.0..symbol.addr.0 + symbol.size);
+        let text = (1..=MOST).rev().find_map(|len| self.text_at(addr, len)).unwrap_or_default();
+        self.arch.as_execute().is_some_and(|execute| execute.flags_dead_after(text, addr, &function))
+    }
+
     /// Whether the image's text at an address is at hand: then the slot can be made at registration.
     pub(crate) fn has_text(&self, addr: GuestAddr) -> bool {
         self.text_at(addr, 1).is_some()

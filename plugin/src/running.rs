@@ -206,6 +206,7 @@ impl Plugin {
             registry: &self.registry,
             vcpus: self.machine.max_vcpus,
             cpus_known: !self.vcpus.share_a_thread(),
+            locator: self.locator.as_deref(),
             slide: self.locator.as_ref().and_then(|locator| locator.slide()),
             writer: &self.writer,
             backpressure: self.backpressure,
@@ -226,6 +227,7 @@ impl Plugin {
             landings: &self.landings,
             landing_access: self.landing_access(),
             verify: self.verifier.is_some(),
+            exceptions: self.machine.api.register_vcpu_discon_cb.is_some(),
         };
         self.vcpus.with_reader(&self.registry, |reader| {
             let mut findings = self;
@@ -257,25 +259,44 @@ impl Plugin {
         if agree { HostPlace::Known(host) } else { HostPlace::Unknown }
     }
 
+    /// The code of a landing, by its key.
+    pub(crate) fn stale_landing(&self, key: GuestAddr) -> Stale {
+        let running = self.locator.as_ref().and_then(|locator| locator.running(key));
+        running.map_or(Stale { vaddr: key, host: None }, |(vaddr, host)| Stale { vaddr, host: Some(host) })
+    }
+
     /// When a hit is over: what is to be done before the vCPU goes on, and where it goes on.
     pub(crate) fn after_hit(&'static self, state: &QemuVcpu, place: Option<Place>, after: After) -> Option<u64> {
         let Some((halt, output)) = after.halt else { return after.jump.map(|addr| addr.0) };
         let addr = place.map_or(GuestAddr(0), |place| self.runtime(place));
         let held = HeldVcpu { vcpu: state.engine.index, output, addr };
-        match halt {
-            Halt::Stop => self.holds.hold(held),
-            Halt::Quit(status) => {
-                self.quit_machine(status);
-                self.holds.hold(held);
+        if let Halt::Quit(status) = halt {
+            self.quit_machine(status);
+            // Nothing runs after this hit.
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
             }
         }
-        // Leaving the block here lets QEMU stop exactly at the instruction, if it was asked to meanwhile; its hit is over.
-        let exact = after.jump.is_none() && place.is_some_and(|place| self.may_leave_at(place));
-        if exact {
+        // Leaving the block here lets QEMU stop exactly at the instruction; its hit is over.
+        if after.jump.is_none() && place.is_some_and(|place| self.may_leave_at(place)) {
+            self.holds.begin(held);
             state.engine.will_resume_at(addr);
             return Some(addr.0);
         }
+        self.holds.hold(held);
         after.jump.map(|addr| addr.0)
+    }
+
+    /// A vCPU that is held comes round again and again, so that QEMU can stop it or end: where it goes round to.
+    #[cold]
+    pub(crate) fn still_held(&self, state: &QemuVcpu, place: Place) -> Option<u64> {
+        let addr = self.runtime(place);
+        if !self.holds.is_held(state.engine.index) || !state.engine.resumes_at(addr) {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        state.engine.will_resume_at(addr);
+        Some(addr.0)
     }
 
     fn runtime(&self, place: Place) -> GuestAddr {
@@ -284,10 +305,7 @@ impl Plugin {
 
     /// Whether a block can be left before this instruction without losing flags that QEMU has not stored yet.
     fn may_leave_at(&self, place: Place) -> bool {
-        let target = self.target();
-        let text = (1..=64).rev().find_map(|len| target.text_at(place.addr(), len)).unwrap_or_default();
-        self.machine.api.set_pc.is_some()
-            && self.arch.as_execute().is_some_and(|execute| execute.flags_dead_after(text, place.addr()))
+        self.machine.api.set_pc.is_some() && self.target().flags_are_dead(place.addr())
     }
 
     /// Says something once, and again in the summary.

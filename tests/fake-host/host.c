@@ -16,12 +16,14 @@
  *   - instructions of 4 bytes from 0xffffffff81000000 on, four a block, three blocks;
  *   - vCPU 0 executes them all EXECUTIONS times, vCPU 1 twice as often, half of it before and half after the flush;
  *   - registers hold 0x1000 * vcpu + their index in `names`;
- *   - memory below 0x1000 faults, at HOSTILE lies a text that a terminal must not see, elsewhere each byte is the low
- *     byte of its address.
+ *   - memory below 0x1000 faults, at HOSTILE lies a text that a terminal must not see, at STACK the address of the ninth
+ *     instruction, at WINDOW zeroes that may be written, elsewhere each byte is the low byte of its address;
+ *   - a register that is written keeps its value; a program counter that is set is where the vCPU goes on.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -62,6 +64,9 @@ const char version_text[] = "QEMU emulator version " RELEASE " (fake)";
 #define ID 0x00c0ffee00000001ull
 #define BASE 0xffffffff81000000ull
 #define HOSTILE 0xffff888000001000ull
+#define STACK 0xffff888000002000ull
+#define WINDOW 0xffffffff82000000ull
+#define WINDOW_BYTES 64
 #define PER_BLOCK 4
 #define BLOCKS 3
 #define INSNS (BLOCKS * PER_BLOCK)
@@ -79,6 +84,11 @@ static _Noreturn void fail(const char *what, int line)
 static __thread int current_vcpu = NO_VCPU;
 static __thread int current_flags;
 static __thread int current_block = -1;
+#if API >= 6
+/* QEMU's loop over blocks, to which set_pc jumps. */
+static __thread jmp_buf vcpu_loop;
+#endif
+static __thread int next_insn;
 
 /* glib, as far as it is needed. */
 typedef struct { uint8_t *data; unsigned len; unsigned room; } ByteArray;
@@ -187,9 +197,13 @@ static Planted *place_for(Insn *insn)
     CHECK(!"an instruction has room for what is planted");
     return NULL;
 }
+/* How many callbacks were registered with each flag. */
+static unsigned callbacks[4];
 EXPORT void qemu_plugin_register_vcpu_insn_exec_cb(Insn *insn, void (*call)(unsigned, void *), int flags, void *userdata)
 {
-    CHECK(call && flags >= 0 && flags <= 2);
+    /* QEMU before 11.0 aborts at 3. */
+    CHECK(call && flags >= 0 && flags <= (API >= 6 ? 3 : 2));
+    callbacks[flags]++;
     *place_for(insn) = (Planted){ call, flags, userdata, { NULL, 0 } };
 }
 
@@ -221,11 +235,15 @@ static const char *const names[] = {
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
     "rip", "eflags", "cs", "ss",
 };
+#define NAMES (sizeof names / sizeof *names)
+#define RIP 16
+/* Values that a plugin wrote. */
+static struct { bool is; uint64_t value; } written[VCPUS][NAMES];
 EXPORT Array *qemu_plugin_get_registers(void)
 {
     CHECK(current_vcpu != NO_VCPU);
     unsigned element = API >= 6 ? 32 : 24;
-    unsigned count = sizeof names / sizeof *names;
+    unsigned count = NAMES;
     Array *array = malloc(sizeof *array);
     *array = (Array){ calloc(count, element), count, element };
     for (unsigned i = 0; i < count; i++) {
@@ -240,8 +258,11 @@ static int read_register(void *handle, ByteArray *out)
     /* In QEMU the values are stale otherwise, or the call fails. */
     CHECK(current_vcpu != NO_VCPU && current_flags >= 1);
     uintptr_t index = (uintptr_t)handle - 1;
-    CHECK(index < sizeof names / sizeof *names);
+    CHECK(index < NAMES);
     uint64_t value = 0x1000ull * (uint64_t)current_vcpu + index;
+    if (written[current_vcpu][index].is) {
+        value = written[current_vcpu][index].value;
+    }
     CHECK(out->len + 8 <= out->room);
     memcpy(out->data + out->len, &value, 8);
     out->len += 8;
@@ -252,6 +273,24 @@ EXPORT bool qemu_plugin_read_register(void *handle, ByteArray *out) { return rea
 #else
 EXPORT int qemu_plugin_read_register(void *handle, ByteArray *out) { return read_register(handle, out); }
 #endif
+#if API >= 5
+static int write_register(void *handle, const ByteArray *in)
+{
+    /* QEMU looks at no length, and does not sync back what a callback without this flag writes. */
+    CHECK(current_vcpu != NO_VCPU && current_flags >= 2 && in->len == 8);
+    uintptr_t index = (uintptr_t)handle - 1;
+    /* At the program counter QEMU aborts. */
+    CHECK(index < NAMES && index != RIP);
+    written[current_vcpu][index].is = true;
+    memcpy(&written[current_vcpu][index].value, in->data, 8);
+    return 8;
+}
+#endif
+#if API >= 6
+EXPORT bool qemu_plugin_write_register(void *handle, ByteArray *in) { return write_register(handle, in) > 0; }
+#elif API == 5
+EXPORT int qemu_plugin_write_register(void *handle, ByteArray *in) { return write_register(handle, in); }
+#endif
 #endif
 
 #if API >= 3
@@ -259,8 +298,16 @@ EXPORT void qemu_plugin_register_vcpu_insn_exec_cond_cb(void) { CHECK(!"a condit
 #endif
 
 #if API >= 4
+static uint8_t window[WINDOW_BYTES];
 static uint8_t memory(uint64_t addr)
 {
+    static const uint64_t target = BASE + 8 * 4;
+    if (addr - STACK < sizeof target) {
+        return ((const uint8_t *)&target)[addr - STACK];
+    }
+    if (addr - WINDOW < WINDOW_BYTES) {
+        return __atomic_load_n(&window[addr - WINDOW], __ATOMIC_RELAXED);
+    }
     static const char hostile[] = "\033]0;owned\007\033[2J\r\nuser\tname\033[31m \"q\" \\ \233 \302\233 \303\274";
     return addr - HOSTILE < sizeof hostile ? (uint8_t)hostile[addr - HOSTILE] : (uint8_t)addr;
 }
@@ -286,9 +333,11 @@ EXPORT bool qemu_plugin_read_memory_vaddr(uint64_t addr, ByteArray *out, size_t 
 #if API >= 5
 EXPORT bool qemu_plugin_write_memory_vaddr(uint64_t addr, ByteArray *in)
 {
-    (void)addr;
-    (void)in;
-    CHECK(!"a write to guest memory");
+    CHECK(current_vcpu != NO_VCPU && current_flags >= 2);
+    CHECK(addr - WINDOW < WINDOW_BYTES && in->len <= WINDOW_BYTES - (addr - WINDOW));
+    for (unsigned i = 0; i < in->len; i++) {
+        __atomic_store_n(&window[addr - WINDOW + i], in->data[i], __ATOMIC_RELAXED);
+    }
     return true;
 }
 #endif
@@ -310,7 +359,14 @@ EXPORT void qemu_plugin_register_vcpu_discon_cb(uint64_t id, int kind, Generic c
 #endif
 
 #if API >= 6
-EXPORT void qemu_plugin_set_pc(uint64_t pc) { (void)pc; CHECK(!"a write to the program counter"); }
+/* Never returns, as in QEMU. */
+EXPORT int qemu_plugin_set_pc(uint64_t pc)
+{
+    CHECK(current_vcpu != NO_VCPU && current_flags == 3);
+    CHECK(pc - BASE < INSNS * 4 && pc % 4 == 0);
+    next_insn = (int)(pc - BASE) / 4;
+    longjmp(vcpu_loop, 1);
+}
 #endif
 
 /* Calls in the version's shape. */
@@ -375,20 +431,33 @@ static void call_atexit(void)
     }
 }
 
+/* From the next instruction to the last one. */
+static void execute_once(void)
+{
+#if API >= 6
+    if (setjmp(vcpu_loop)) {
+        current_flags = 0;
+    }
+#endif
+    while (next_insn < INSNS) {
+        for (const Planted *p = planted[next_insn]; p->call || p->entry.score; p++) {
+            if (p->call) {
+                current_flags = p->flags;
+                p->call((unsigned)current_vcpu, p->userdata);
+                current_flags = 0;
+            } else {
+                *cell(p->entry, (size_t)current_vcpu) += 1;
+            }
+        }
+        next_insn++;
+    }
+}
+
 static void execute(long times)
 {
     for (long n = 0; n < times; n++) {
-        for (int i = 0; i < INSNS; i++) {
-            for (const Planted *p = planted[i]; p->call || p->entry.score; p++) {
-                if (p->call) {
-                    current_flags = p->flags;
-                    p->call((unsigned)current_vcpu, p->userdata);
-                    current_flags = 0;
-                } else {
-                    *cell(p->entry, (size_t)current_vcpu) += 1;
-                }
-            }
-        }
+        next_insn = 0;
+        execute_once();
     }
 }
 
@@ -485,6 +554,7 @@ int main(int argc, char **argv)
     for (int vcpu = 0; vcpu < VCPUS; vcpu++) {
         pthread_join(threads[vcpu], NULL);
     }
+    printf("host: callbacks by flags: %u %u %u %u\n", callbacks[0], callbacks[1], callbacks[2], callbacks[3]);
     printf("host: the guest ended\n");
     return 0;
 }

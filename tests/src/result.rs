@@ -81,6 +81,18 @@ pub struct ProbeSummary {
     /// How many records were lost after it fired.
     #[serde(default)]
     pub dropped: u64,
+    /// How often its filter said no.
+    #[serde(default)]
+    pub filtered: u64,
+    /// How often its instruction ran again after an exception that it had raised.
+    #[serde(default)]
+    pub reexecuted: u64,
+    /// Calls that have not returned.
+    #[serde(default)]
+    pub pending: u64,
+    /// Calls that never will.
+    #[serde(default)]
+    pub abandoned: u64,
 }
 
 impl BootResult {

@@ -218,6 +218,99 @@ fn nothing_is_lost_or_doubled_around_a_flush() {
     }
 }
 
+/// With which flags callbacks were registered: whether there are some that read, write, and set the program counter.
+#[track_caller]
+fn flags_used(run: &Run) -> [bool; 3] {
+    let line = run.stdout.lines().find_map(|line| line.strip_prefix("host: callbacks by flags: ")).unwrap();
+    let counts: Vec<u32> = line.split(' ').map(|count| count.parse().unwrap()).collect();
+    [counts[1] != 0, counts[2] != 0, counts[3] != 0]
+}
+
+const SET: [&str; 6] = [
+    "kernel=System.map",
+    "out=trace",
+    "summary=summary",
+    "count=p:set first do set:%bx=0x1234 set:@linux_banner:u32=0x41424344",
+    "count=p:post second do post set:%r8=-2",
+    "probe=p:see third bx=%bx r8=%r8 cx=%cx m=@linux_banner:x64",
+];
+
+/// The guest's first instruction sets what its ninth shows.
+#[test]
+fn registers_and_memory_are_set_where_qemu_can() {
+    for Version { flags, qemu, api } in SUPPORTED {
+        let run = Host::build(flags).run("system", "x86_64", 5, 1, &SET);
+        if api < 5 {
+            run.assert_refused(&format!(
+                "qkprobe: error: {}\nqkprobe:   this changes the guest: QEMU {qemu} does not let a plugin set registers and \
+                 memory: that came with QEMU 10.1\n",
+                SET[3]
+            ));
+            continue;
+        }
+        run.assert_ok();
+        assert_eq!(flags_used(&run), [true, true, false], "QEMU {qemu}");
+        let hits: Vec<_> = run.summary().probes.iter().map(|probe| (probe.hits, probe.missed)).collect();
+        assert_eq!(hits, [(15, 0); 3], "QEMU {qemu}");
+        let trace = run.file("trace");
+        let records = records(&trace);
+        let text = "see: (third+0x0/0x10) bx=0x1234 r8=0xfffffffffffffffe cx=0x2 m=0x41424344";
+        assert_eq!(count(&records, 0, text), 5, "QEMU {qemu}\n{trace}");
+        let text = text.replace("cx=0x2", "cx=0x1002");
+        assert_eq!(count(&records, 1, &text), 10, "QEMU {qemu}\n{trace}");
+    }
+}
+
+/// The guest's fifth instruction returns to its ninth.
+#[test]
+fn the_program_counter_is_set_where_qemu_can() {
+    let args = [
+        "kernel=System.map",
+        "out=trace",
+        "summary=summary",
+        "count=p:first first",
+        "count=p:older second",
+        "count=p:override second do set:%sp=0xffff888000002000 override=-2",
+        "count=p:newer second",
+        "count=p:inside second+4",
+        "probe=p:see third ax=%ax sp=%sp",
+    ];
+    for Version { flags, qemu, api } in SUPPORTED {
+        let run = Host::build(flags).run("system", "x86_64", 5, 1, &args);
+        if api < 6 {
+            run.assert_refused(&format!(
+                "qkprobe: error: {}\nqkprobe:   this changes the guest: QEMU {qemu} does not let a plugin set the program \
+                 counter: that came with QEMU 11.0\n",
+                args[5]
+            ));
+            continue;
+        }
+        run.assert_ok();
+        assert!(flags_used(&run)[2], "QEMU {qemu}: {}", run.stdout);
+        let hits: Vec<_> = run.summary().probes.iter().map(|probe| (probe.name.clone(), probe.hits)).collect();
+        let expected = [("first", 15), ("older", 0), ("override", 15), ("newer", 15), ("inside", 0), ("see", 15)];
+        assert_eq!(hits, expected.map(|(name, hits)| (name.to_owned(), hits)), "QEMU {qemu}");
+        let trace = run.file("trace");
+        let text = "see: (third+0x0/0x10) ax=0xfffffffffffffffe sp=0xffff888000002008";
+        let records = records(&trace);
+        assert_eq!((count(&records, 0, text), count(&records, 1, text)), (5, 10), "QEMU {qemu}\n{trace}");
+    }
+}
+
+/// What needs more than symbols says so, whatever QEMU could do.
+#[test]
+fn instructions_are_skipped_only_where_their_text_is_known() {
+    for option in ["skip", "replace=nop"] {
+        let probe = format!("count=p:x first do {option}");
+        for Version { flags, .. } in SUPPORTED {
+            let run = Host::build(flags).run("system", "x86_64", 5, 1, &["kernel=System.map", &probe]);
+            assert_eq!(run.output.status.code(), Some(1), "{}{}", run.stdout, run.stderr);
+            let text = "skip and replace need the kernel's text: give the image with kernel=FILE\n";
+            assert!(run.stderr.ends_with(text), "{}", run.stderr);
+        }
+    }
+}
+
 #[test]
 fn without_a_probe_nothing_happens() {
     for Version { flags, qemu, .. } in SUPPORTED {

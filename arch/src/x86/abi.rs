@@ -2,8 +2,8 @@
 
 use super::{decode, regs};
 use crate::{
-    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, InsnSlot, Privilege, Register,
-    RegisterId, RegisterSource, ReturnPlace, Role,
+    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, InsnSlot, Privilege,
+    Register, RegisterId, RegisterSource, ReturnPlace, Role,
 };
 
 /// The landing pad of indirect branches, in the forms that the kernel's `is_endbr` accepts (`arch/x86/include/asm/ibt.h`).
@@ -30,8 +30,8 @@ const TASK_START: [&str; 2] = ["ret_from_fork_asm", "ret_from_fork"];
 
 fn is_memory_operand(kind: iced_x86::OpKind) -> bool {
     use iced_x86::OpKind::{
-        Memory, MemoryESDI, MemoryESEDI, MemoryESRDI, MemorySegDI, MemorySegEDI, MemorySegESI, MemorySegRDI, MemorySegRSI,
-        MemorySegSI,
+        Memory, MemoryESDI, MemoryESEDI, MemoryESRDI, MemorySegDI, MemorySegEDI, MemorySegESI, MemorySegRDI,
+        MemorySegRSI, MemorySegSI,
     };
     matches!(
         kind,
@@ -47,6 +47,8 @@ fn is_memory_operand(kind: iced_x86::OpKind) -> bool {
             | MemorySegSI
     )
 }
+
+const TRAP_FLAG: u64 = 1 << 8;
 
 /// The 64-bit x86 kernel.
 #[derive(Debug)]
@@ -111,18 +113,27 @@ impl Arch for X86_64 {
         sp_at_entry.wrapping_add(8)
     }
 
-    fn restart_frame(&self, sp: u64) -> Option<GuestAddr> {
+    fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool {
         // Intel SDM volume 3, section 6.14.2, "64-Bit Mode Stack Frame": the stack pointer is aligned down to 16; then SS,
         // RSP, RFLAGS, CS, RIP are pushed, 8 bytes each and whatever the privilege was, and then an error code, if any.
-        Some(GuestAddr((sp & !15).wrapping_sub(5 * 8)))
+        let frame = GuestAddr((sp & !15).wrapping_sub(5 * 8));
+        // A debug trap after the instruction before pushes the same RIP; it is told by TF.
+        let stepped = |flags: u64| flags & TRAP_FLAG != 0;
+        word(frame) == Some(addr.0) && word(frame.wrapping_add(2 * 8)).is_some_and(|flags| !stepped(flags))
+    }
+
+    fn block_pc(&self) -> Option<RegisterId> {
+        // QEMU's target/i386/tcg (CF_PCREL) keeps eip exact at a block's start, and computes from there inside.
+        Some(regs::BLOCK_PC)
     }
 
     fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
-        // Explicit operands only: what `push`, `call` and `ret` access is the stack. `lea` and long nops only look as if.
+        // `lea` and long nops only look as if they accessed memory.
         decode::instruction(64, addr, slot.bytes()).map_or(true, |instruction| {
             use iced_x86::Mnemonic;
             let has_memory = (0..instruction.op_count()).any(|n| is_memory_operand(instruction.op_kind(n)));
-            has_memory && !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop)
+            let accesses = has_memory && !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
+            accesses || instruction.is_stack_instruction()
         })
     }
 
@@ -137,7 +148,7 @@ impl Arch for X86_64 {
     fn writable(&self, id: RegisterId) -> bool {
         let Some(register) = regs::REGISTERS.get(usize::from(id.0)) else { return false };
         // Setting the program counter aborts QEMU 11.1; selectors would not load their descriptors.
-        let fixed = [regs::CS, regs::SS, regs::FS_BASE, regs::GS_BASE];
+        let fixed = [regs::CS, regs::SS, regs::FS_BASE, regs::GS_BASE, regs::BLOCK_PC];
         matches!(register.source, RegisterSource::Qemu { .. })
             && register.role != Role::ProgramCounter
             && !fixed.contains(&id)
@@ -244,10 +255,21 @@ mod tests {
 
     #[test]
     fn an_exception_aligns_the_stack_and_pushes_five_words() {
+        let restarted = |sp: u64, frame: u64, ip: u64, flags: u64| {
+            let mut memory = |addr: GuestAddr| match addr.0.wrapping_sub(frame) {
+                0 => Some(ip),
+                0x10 => Some(flags),
+                _ => None,
+            };
+            X86_64.is_restart(sp, GuestAddr(0xffff_ffff_8100_0010), &mut memory)
+        };
         // Unaligned: down to ...50; SS 48, RSP 40, flags 38, CS 30, RIP 28.
-        assert_eq!(X86_64.restart_frame(0xffff_c900_0000_3f58), Some(GuestAddr(0xffff_c900_0000_3f28)));
-        assert_eq!(X86_64.restart_frame(0xffff_c900_0000_3f50), Some(GuestAddr(0xffff_c900_0000_3f28)));
-        assert_eq!(X86_64.restart_frame(0), Some(GuestAddr(0xffff_ffff_ffff_ffd8)));
+        let frame = 0xffff_c900_0000_3f28;
+        assert!(restarted(0xffff_c900_0000_3f58, frame, 0xffff_ffff_8100_0010, 0x10246));
+        assert!(restarted(0xffff_c900_0000_3f50, frame, 0xffff_ffff_8100_0010, 0x10246));
+        assert!(!restarted(0xffff_c900_0000_3f58, frame, 0xffff_ffff_8100_0040, 0x10246), "a fix-up");
+        assert!(!restarted(0xffff_c900_0000_3f58, frame, 0xffff_ffff_8100_0010, 0x346), "single-stepped");
+        assert!(!restarted(0xffff_c900_0000_3f68, frame, 0xffff_ffff_8100_0010, 0x10246), "another frame");
     }
 
     #[test]
@@ -274,7 +296,7 @@ mod tests {
         assert!(kernel.iter().all(|name| X86_64.register(name).is_some()));
         // Then this project's own.
         let own: Vec<&str> = X86_64.registers().iter().map(|register| register.name).skip(kernel.len()).collect();
-        assert_eq!(own, ["fs_base", "gs_base"]);
+        assert_eq!(own, ["fs_base", "gs_base", ""], "the last one cannot be named");
         for stranger in ["rax", "eax", "al", "rip", "RAX", "", "%ax"] {
             assert_eq!(X86_64.register(stranger), None, "{stranger}");
         }

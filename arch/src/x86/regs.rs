@@ -27,10 +27,11 @@ pub(super) const SP: RegisterId = RegisterId(19);
 pub(super) const SS: RegisterId = RegisterId(20);
 pub(super) const FS_BASE: RegisterId = RegisterId(21);
 pub(super) const GS_BASE: RegisterId = RegisterId(22);
+pub(super) const BLOCK_PC: RegisterId = RegisterId(23);
 
 /// The names are those of `regoffset_table` (Linux `arch/x86/kernel/ptrace.c`), up to `ss`. QEMU lists segment selectors
 /// with 4 bytes. Additions go to the end, so that ids stay.
-pub(super) static REGISTERS: [Register; 23] = [
+pub(super) static REGISTERS: [Register; 24] = [
     reg("r15", "r15", 8, Role::Other),
     reg("r14", "r14", 8, Role::Other),
     reg("r13", "r13", 8, Role::Other),
@@ -56,9 +57,11 @@ pub(super) static REGISTERS: [Register; 23] = [
     // In no `pt_regs`: where `%fs:` and `%gs:` (the kernel's per-CPU data) point.
     reg("fs_base", "fs_base", 8, Role::Other),
     reg("gs_base", "gs_base", 8, Role::Other),
+    // Without a name, because its value is none that a user could want: see `Arch::block_pc`.
+    reg("", "rip", 8, Role::Other),
 ];
 
 pub(super) fn find(name: &str) -> Option<RegisterId> {
-    let index = REGISTERS.iter().position(|register| register.name == name)?;
+    let index = REGISTERS.iter().position(|register| register.name == name && !name.is_empty())?;
     u8::try_from(index).ok().map(RegisterId)
 }

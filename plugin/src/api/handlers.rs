@@ -20,14 +20,16 @@ pub enum Pre {
     /// The instruction runs, then post handlers.
     GoOn,
     /// The flow has changed: the vCPU goes on at this address, the instruction does not run, and neither older probes of
-    /// the place nor any post handler. Only where the probe was registered with `Kprobe::changes_flow`.
+    /// the place nor any post handler. Only where the probe was registered with `Kprobe::changes_flow`; otherwise it is
+    /// `GoOn`. The arithmetic flags are lost, so nobody may read them there: at a function's entry, going back to the
+    /// caller, nobody does.
     JumpTo(GuestAddr),
 }
 
-type PreFn = dyn Fn(&mut Hit<'_>) -> Pre + Send + Sync;
-type PostFn = dyn Fn(&mut Hit<'_>) + Send + Sync;
-type EntryFn = dyn Fn(&mut Hit<'_>, &mut [u8; DATA_BYTES]) -> bool + Send + Sync;
-type ReturnFn = dyn Fn(&mut Hit<'_>, &[u8; DATA_BYTES]) + Send + Sync;
+pub(crate) type PreFn = dyn Fn(&mut Hit<'_>) -> Pre + Send + Sync;
+pub(crate) type PostFn = dyn Fn(&mut Hit<'_>) + Send + Sync;
+pub(crate) type EntryFn = dyn Fn(&mut Hit<'_>, &mut [u8; DATA_BYTES]) -> bool + Send + Sync;
+pub(crate) type ReturnFn = dyn Fn(&mut Hit<'_>, &[u8; DATA_BYTES]) + Send + Sync;
 
 /// The handlers of a `Kprobe`.
 #[derive(Default)]
@@ -91,7 +93,8 @@ impl<'a> Hit<'a> {
         self.vcpu
     }
 
-    /// Where the probe is, as the guest runs it. In a return handler: where the function has returned to.
+    /// Where the probe is, as the guest runs it. In a return handler: where the function has returned to. In a post handler
+    /// behind a call, a jump or the end of a translated block: where execution is, as `next_pc`.
     #[must_use]
     pub fn addr(&self) -> GuestAddr {
         self.addr

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -21,19 +21,20 @@ fn a_slow_subscriber_loses_and_is_told_and_others_do_not() {
     assert_eq!(slow.ask(r#"{"cmd": "subscribe"}"#)["ok"], true);
     assert_eq!(quick.ask(r#"{"cmd": "subscribe"}"#)["ok"], true);
     const LINES: u64 = 20_000;
+    let received = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&received);
     let reader = thread::spawn(move || {
         for number in 0..LINES {
             assert_eq!(quick.next().expect("a line")["number"], number);
+            count.store(number, Ordering::Relaxed);
         }
         quick
     });
     let event = |number: u64| format!("{{\"type\":\"event\",\"number\":{number},\"padding\":\"{:80}\"}}\n", "");
     for number in 0..LINES {
         server.feed.publish("g", "e", event(number).as_bytes());
-        if number % 500 == 0 {
-            // At the pace of one who reads.
-            thread::sleep(Duration::from_millis(5));
-        }
+        // At the pace of the one who reads: what is under way fits into one mailbox.
+        eventually(|| number - received.load(Ordering::Relaxed).min(number) < 1000 || reader.is_finished());
     }
     let _quick = reader.join().expect("nothing is lost");
     // Every line is either there or counted, and the count stands where the lines are missing.

@@ -1,25 +1,36 @@
-//! A guest without QEMU, for the engine's tests: symbols, registers, memory, blocks, and the whole way to the text.
+//! A guest without QEMU, for the engine's tests: symbols, text, blocks, and the whole way to the trace. `fake_state` has its
+//! registers and memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use qkprobe_arch::{Arch, GuestAddr, RegisterId};
-use qkprobe_lang::{Action, Backpressure, Command, Events, Filter, Format, Privilege};
-use qkprobe_symbols::KernelImage;
+use qkprobe_arch::{Arch, GuestAddr};
+use qkprobe_lang::{Action, Backpressure, Events, Format, Privilege, ProbeConfig};
+use qkprobe_symbols::{KernelImage, Machine, Segment, SymbolTable};
 
-use super::hit::{GuestState, HitEnv, hit};
-use super::translate::{Block, Findings, TextChange, translate};
+pub(crate) use super::fake_block::{FakeBlock, Found};
+pub(crate) use super::fake_state::FakeState;
+use super::hit::{After, HitEnv, Planted, arrive, hit, post};
+use super::kprobe::{Access, Event, Handler, Kprobe, ReturnWork};
+use super::pending::Pending;
+use super::pending::landing::Landings;
+use super::translate::{Where, translate};
 use super::vcpu::Vcpu;
-use super::{Event, Serving, locate::Locator, locate::Verdict, now};
+use super::verify::Verifier;
+use super::{Serving, locate::Locator, now};
+use crate::control::Feed;
 use crate::counters::{Counters, Totals};
-use crate::qemu::host_memory::HostAddr;
+use crate::primitive::Mutex;
+use crate::probes::prepare::{Abilities, Prepared, place_of, prepare, slot_of};
+use crate::qemu::api::Api;
 use crate::record::format::Preamble;
 use crate::record::ring::Ring;
 use crate::record::sink::Sink;
 use crate::record::writer::WriterConfig;
 use crate::record::{Output, WriterHandle};
-use crate::registry::{CodeCache, Place, ProbeId, Registry, Site};
+use crate::registry::{CodeCache, New, Place, ProbeId, Registry, Site};
 use crate::resolve::{ImageTarget, RuntimeNames};
 
 thread_local! {
@@ -50,34 +61,6 @@ pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
-/// Registers hold their index; memory below 0x1000 faults, `hello` lies at 0x7000, zeroes elsewhere.
-#[derive(Debug)]
-pub(crate) struct FakeState {
-    pub(crate) privileged: bool,
-}
-
-impl GuestState for FakeState {
-    fn register(&self, id: RegisterId) -> Option<u64> {
-        if id == arch().privilege_register() {
-            return Some(if self.privileged { 0x10 } else { 0x33 });
-        }
-        Some(0x7000 + u64::from(id.0) * 0x1_0000 - if id == arch().register("si")? { 13 * 0x1_0000 } else { 0 })
-    }
-
-    fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool {
-        if addr.0 < 0x1000 {
-            return false;
-        }
-        for (offset, byte) in out.iter_mut().enumerate() {
-            *byte = match addr.0 + offset as u64 {
-                at @ 0x7000..0x7005 => b"hello"[(at - 0x7000) as usize],
-                _ => 0,
-            };
-        }
-        true
-    }
-}
-
 pub(crate) fn arch() -> &'static dyn Arch {
     qkprobe_arch::by_target("x86_64").expect("x86_64 is always there")
 }
@@ -90,13 +73,84 @@ impl CodeCache for NoCache {
     fn retranslate(&self, _place: Place) {}
 }
 
+/// The symbols of the made-up kernel.
+pub(crate) const MAP: &str = "\
+ffffffff81000000 T _text
+ffffffff81000000 T _stext
+ffffffff81000100 T do_one
+ffffffff81000200 T do_two
+ffffffff81000300 T caller
+ffffffff81001000 T _etext
+ffffffff81002000 D some_data
+";
+const TEXT: u64 = 0xffff_ffff_8100_0000;
+pub(crate) const DO_ONE: u64 = TEXT + 0x100;
+pub(crate) const DO_TWO: u64 = TEXT + 0x200;
+pub(crate) const CALLER: u64 = TEXT + 0x300;
+
+/// Its text, where it is not all nops.
+const CODE: [(u64, &[u8]); 8] = [
+    // do_one+0x0: nopl 0(%rax,%rax,1)
+    (0x100, &[0x0f, 0x1f, 0x44, 0x00, 0x00]),
+    // do_one+0x5: add $5,%rax
+    (0x105, &[0x48, 0x83, 0xc0, 0x05]),
+    // do_one+0x9: jne do_one+0x1b
+    (0x109, &[0x75, 0x10]),
+    // do_one+0xb: call do_two
+    (0x10b, &[0xe8, 0xf0, 0x00, 0x00, 0x00]),
+    // do_one+0x10: ret
+    (0x110, &[0xc3]),
+    // do_one+0x11: mov (%rdi),%rax
+    (0x111, &[0x48, 0x8b, 0x07]),
+    // do_one+0x14: ud2
+    (0x114, &[0x0f, 0x0b]),
+    // do_one+0x16: mov %rbx,(%rdi)
+    (0x116, &[0x48, 0x89, 0x1f]),
+];
+
+unsafe extern "C" fn nothing() {}
+
+/// A QEMU that has every function, none of which does anything: for what is decided by what there is.
+fn api() -> Api {
+    macro_rules! api {
+        ($($required:ident)*; $($optional:ident)*) => {
+            Api {
+                level: 7,
+                // SAFETY: a function pointer like any other; it is never called.
+                $($required: unsafe { std::mem::transmute::<unsafe extern "C" fn(), _>(nothing) },)*
+                // SAFETY: as above.
+                $($optional: Some(unsafe { std::mem::transmute::<unsafe extern "C" fn(), _>(nothing) }),)*
+            }
+        };
+    }
+    #[allow(clippy::missing_transmute_annotations, reason = "the fields say it")]
+    {
+        api! {
+            register_vcpu_tb_trans_cb register_vcpu_init_cb register_vcpu_idle_cb register_vcpu_resume_cb
+            register_flush_cb register_atexit_cb reset register_vcpu_insn_exec_cb
+            register_vcpu_insn_exec_inline_per_vcpu tb_n_insns tb_get_insn insn_vaddr insn_haddr insn_data
+            get_registers read_register read_memory_vaddr scoreboard_new u64_sum g_byte_array_sized_new
+            g_array_get_element_size g_array_free;
+            write_memory_vaddr write_register translate_vaddr register_vcpu_discon_cb set_pc
+        }
+    }
+}
+
 /// The engine's parts, joined as `install` joins them.
 pub(crate) struct Bench {
-    pub(crate) registry: Registry<Event>,
-    pub(crate) counters: Counters,
+    pub(crate) registry: Registry<Kprobe>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) writer: WriterHandle,
     pub(crate) names: Arc<RuntimeNames>,
     pub(crate) locator: Option<Arc<Locator>>,
+    pub(crate) pending: Pending,
+    pub(crate) landings: Landings,
+    pub(crate) verifier: Option<Verifier>,
+    /// The addresses whose code was dropped, in order.
+    pub(crate) retranslated: Arc<Mutex<Vec<u64>>>,
+    pub(crate) can_retranslate: Arc<AtomicBool>,
+    retranslate: Box<dyn Fn(GuestAddr) -> bool + Send + Sync>,
+    pub(crate) api: Api,
     image: Arc<KernelImage>,
     events: Events,
     pub(crate) backpressure: Backpressure,
@@ -104,32 +158,73 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// Symbols without text: what a probe is on is seen at translation.
     pub(crate) fn new(system_map: &str) -> Self {
         let image = KernelImage::parse("System.map", system_map.as_bytes().to_vec()).expect("valid");
         let locator = Some(Arc::new(Locator::new(&image, arch(), None)));
-        Self::with_image(image, locator)
+        Self::with_image(image, locator, Format::Ftrace)
     }
 
-    pub(crate) fn with_image(image: KernelImage, locator: Option<Arc<Locator>>) -> Self {
+    /// With the text of `CODE`.
+    pub(crate) fn with_text() -> Self {
+        Self::with_text_as(Format::Ftrace)
+    }
+
+    pub(crate) fn with_text_as(format: Format) -> Self {
+        let bare = KernelImage::parse("System.map", MAP.as_bytes().to_vec()).expect("valid");
+        let locator = Some(Arc::new(Locator::new(&bare, arch(), None)));
+        let mut bytes = vec![0x90; 0x1000];
+        for (at, code) in CODE {
+            bytes[at as usize..][..code.len()].copy_from_slice(code);
+        }
+        let segments =
+            vec![Segment { addr: GuestAddr(TEXT), phys: 0x100_0000, bytes: bytes.as_slice().into(), executable: true }];
+        let rows = MAP.lines().map(|line| {
+            let mut words = line.split(' ');
+            let mut word = || words.next().expect("three words");
+            let addr = u64::from_str_radix(word(), 16).expect("hexadecimal");
+            let kind = word().chars().next().expect("a letter");
+            (GuestAddr(addr), kind, word(), None)
+        });
+        let symbols = SymbolTable::from_rows(rows).expect("few names");
+        Self::with_image(KernelImage::from_parts(symbols, segments, None, Machine::X86_64), locator, format)
+    }
+
+    fn with_image(image: KernelImage, locator: Option<Arc<Locator>>, format: Format) -> Self {
         let image = Arc::new(image);
-        let counters = Counters::new();
+        let counters = Arc::new(Counters::new());
         let names = Arc::new(RuntimeNames { image: Some(Arc::clone(&image)), locator: locator.clone() });
         let out = tempfile::NamedTempFile::new().expect("a temporary file");
         let preamble = Preamble { qemu: "test".into(), api: 7, target: "x86_64", epoch: now() };
         let writer = WriterHandle::start(WriterConfig {
             sink: Sink::open(Some(out.path())).expect("writable"),
-            format: Format::Ftrace,
+            format,
             preamble,
             names: Arc::clone(&names) as Arc<_>,
             counters: Arc::clone(&counters.writer),
+            all_counters: Arc::clone(&counters),
+            feed: Arc::new(Feed::new()),
         })
         .expect("a thread");
+        let retranslated = Arc::new(Mutex::new(Vec::with_capacity(1 << 12)));
+        let can_retranslate = Arc::new(AtomicBool::new(true));
+        let (log, can) = (Arc::clone(&retranslated), Arc::clone(&can_retranslate));
         Self {
             registry: Registry::new(Arc::new(NoCache)),
             counters,
             writer,
             names,
             locator,
+            pending: Pending::new(arch().thread_size()),
+            landings: Landings::new(),
+            verifier: None,
+            retranslated,
+            can_retranslate,
+            retranslate: Box::new(move |addr| {
+                log.lock().push(addr.0);
+                can.load(Ordering::Relaxed)
+            }),
+            api: api(),
             image,
             events: Events::new(),
             backpressure: Backpressure::Lossless,
@@ -137,67 +232,138 @@ impl Bench {
         }
     }
 
-    pub(crate) fn probe(&mut self, definition: &str, change: impl FnOnce(&mut Event)) -> (ProbeId, u32) {
-        self.probe_filtered(definition, None, change)
+    /// A line, as a user writes it behind `probe=`; its name is shown as its place.
+    pub(crate) fn probe(&mut self, line: &str) -> (ProbeId, u32) {
+        self.probe_with(line, |_| {})
     }
 
-    pub(crate) fn probe_filtered(
-        &mut self,
-        definition: &str,
-        filter: Option<&str>,
-        change: impl FnOnce(&mut Event),
-    ) -> (ProbeId, u32) {
+    pub(crate) fn probe_with(&mut self, line: &str, change: impl FnOnce(&mut Kprobe)) -> (ProbeId, u32) {
+        let prepared = self.prepare(line).expect("valid");
+        let Prepared { place, mut output, handler, access, privilege, attempts, enabled, .. } = prepared;
+        if let Some(definition) = &output.definition {
+            output.place = definition.place.text.clone();
+        }
+        let output = self.output(output);
+        let mut kprobe = Kprobe { output, privilege, access, inline: None, attempts, handler };
+        change(&mut kprobe);
+        let new = New { place: place.expect("resolved"), payload: kprobe, enabled };
+        (self.register(new), output)
+    }
+
+    /// What `line` is refused with, or what it became.
+    pub(crate) fn prepare(&mut self, line: &str) -> Result<Prepared, crate::probes::prepare::Refused> {
+        let config = ProbeConfig::from_line(line, "test".to_owned()).expect("valid options");
         let target = ImageTarget { arch: arch(), image: Some(&self.image) };
-        let command = qkprobe_lang::parse(definition, &target, &self.events).expect("valid");
-        let Command::Add(definition) = command else { panic!("an addition") };
-        let definition = Arc::new(definition);
-        self.events.insert(Arc::clone(&definition));
-        let address = definition.place.address.expect("resolved");
-        let output = self.writer.add_output(Arc::new(Output {
-            definition: Arc::clone(&definition),
-            name: definition.event.clone(),
-            group: definition.group.clone(),
-            place: definition.place.text.clone(),
-            address: Some(address.0),
-            in_image: matches!(place_of(address.0), Place::Image(_)),
-        }));
-        self.counters.grow(output as usize + 1);
-        let filter = filter.map(|text| Filter::compile(text, &definition).expect("valid"));
-        let mut event =
-            Event { output, definition, filter, action: Action::Trace, privilege: Privilege::Kernel, inline: None };
-        change(&mut event);
-        let id = self
-            .registry
-            .register(place_of(address.0), event, || Ok::<_, std::convert::Infallible>(None))
-            .expect("nothing refuses");
-        (id, output)
+        let abilities = Abilities { api: &self.api, qemu: "test", control: true, exact_stop: false };
+        let mut prepared = prepare(&[config], &mut self.events, &target, abilities)?;
+        Ok(prepared.pop().expect("an addition"))
+    }
+
+    /// What a Rust program would register: no definition.
+    pub(crate) fn handler(&mut self, addr: u64, access: Access, handler: Handler) -> (ProbeId, u32) {
+        let output = self.output(Output {
+            definition: None,
+            name: "handler".to_owned(),
+            group: "rust".to_owned(),
+            place: format!("{addr:#x}"),
+            function: None,
+            module: None,
+            address: Some(addr),
+            in_image: true,
+        });
+        (self.add(addr, output, access, handler), output)
+    }
+
+    /// Another one that counts where one counts already, while vCPUs run.
+    pub(crate) fn add_like(&self, addr: u64, output: u32, handler: Handler) -> ProbeId {
+        self.add(addr, output, Access::Read, handler)
+    }
+
+    fn add(&self, addr: u64, output: u32, access: Access, handler: Handler) -> ProbeId {
+        let kprobe = Kprobe { output, privilege: Privilege::Kernel, access, inline: None, attempts: false, handler };
+        let place = place_of(GuestAddr(addr), &ImageTarget { arch: arch(), image: Some(&self.image) });
+        self.register(New::enabled(place, kprobe))
+    }
+
+    fn output(&self, output: Output) -> u32 {
+        let index = self.writer.add_output(Arc::new(output));
+        self.counters.grow(index as usize + 1);
+        index
+    }
+
+    fn register(&self, new: New<Kprobe>) -> ProbeId {
+        let target = ImageTarget { arch: arch(), image: Some(&self.image) };
+        let slot = |place, _: &Kprobe| Ok::<_, std::convert::Infallible>(slot_of(place, &target));
+        self.registry.register_all([new], slot).expect("nothing refuses")[0]
+    }
+
+    /// Unregisters as the plugin does: afterwards nothing refers to the probe.
+    pub(crate) fn remove(&self, id: ProbeId) {
+        let gone = self.registry.unregister(id).expect("registered");
+        let token = gone.token();
+        self.pending.forget(|instance| instance.token == token, |_| {});
+        self.registry.synchronize();
+        self.landings.retire(|keep| {
+            self.pending.each(|instance| {
+                keep(GuestAddr(instance.first));
+                keep(GuestAddr(instance.second));
+            });
+        });
     }
 
     pub(crate) fn vcpu(&self, index: u32, ring_bytes: usize) -> Vcpu {
         let ring = Arc::new(Ring::new(ring_bytes));
         self.writer.add_source(index, Arc::clone(&ring));
-        Vcpu { index, ring, reader: self.registry.reader(), counters: self.counters.add_vcpu() }
+        Vcpu::new(index, ring, self.registry.reader(), self.counters.add_vcpu())
     }
 
     pub(crate) fn env(&self) -> HitEnv<'_> {
         HitEnv {
             arch: arch(),
+            registry: &self.registry,
+            vcpus: 2,
             cpus_known: true,
+            locator: None,
             slide: Some(0),
             writer: &self.writer,
             backpressure: self.backpressure,
             names: &*self.names,
+            pending: &self.pending,
+            landings: &self.landings,
+            retranslate: &*self.retranslate,
+            verifier: self.verifier.as_ref(),
         }
     }
 
-    /// Executes the instruction at a linked address once.
-    pub(crate) fn execute(&self, vcpu: &Vcpu, addr: u64, state: &FakeState, serving: Serving) {
+    /// Executes the instruction at a linked address once; its block goes on behind it.
+    pub(crate) fn execute(&self, vcpu: &Vcpu, addr: u64, state: &FakeState, serving: Serving) -> After {
         let site = self.site(vcpu, addr).expect("armed");
-        hit(&self.env(), vcpu, &site, state, serving);
+        hit(&self.env(), vcpu, &site, state, Planted { serving, lands: false, restarts: true })
     }
 
-    pub(crate) fn site(&self, vcpu: &Vcpu, addr: u64) -> Option<Arc<Site<Event>>> {
-        let place = place_of(addr);
+    /// The same where the block ends behind it.
+    pub(crate) fn execute_last(&self, vcpu: &Vcpu, addr: u64, state: &FakeState) -> After {
+        let site = self.site(vcpu, addr).expect("armed");
+        hit(&self.env(), vcpu, &site, state, Planted { serving: Serving::Plain, lands: true, restarts: true })
+    }
+
+    /// The instruction at this address has run, and its block goes on.
+    pub(crate) fn behind(&self, vcpu: &Vcpu, addr: u64, state: &FakeState) -> After {
+        let site = self.site(vcpu, addr).expect("armed");
+        post(&self.env(), vcpu, &site, state, Serving::Plain)
+    }
+
+    /// Execution comes to this address: false where nothing is planted.
+    pub(crate) fn arrive(&self, vcpu: &Vcpu, addr: u64, state: &FakeState) -> bool {
+        let landing = self.landings.get(GuestAddr(addr));
+        if let Some(landing) = landing {
+            arrive(&self.env(), vcpu, landing, state);
+        }
+        landing.is_some()
+    }
+
+    pub(crate) fn site(&self, vcpu: &Vcpu, addr: u64) -> Option<Arc<Site<Kprobe>>> {
+        let place = place_of(GuestAddr(addr), &ImageTarget { arch: arch(), image: Some(&self.image) });
         let mut found = None;
         self.registry.sites_on_page(place, &vcpu.reader.pin(), |site| {
             if site.place() == place {
@@ -211,91 +377,69 @@ impl Bench {
         self.counters.totals(output)
     }
 
+    /// How many instances are awaited.
+    pub(crate) fn awaited(&self) -> usize {
+        let mut count = 0;
+        self.pending.each(|_| count += 1);
+        count
+    }
+
     /// Ends the writer and returns the lines that are no comments.
     pub(crate) fn finish(&self) -> Vec<String> {
+        let lines = self.finish_whole();
+        assert!(lines.last().is_some_and(|line| line.starts_with("# end: ")), "the last line is there");
+        lines.into_iter().filter(|line| !line.starts_with('#')).collect()
+    }
+
+    /// All lines.
+    pub(crate) fn finish_whole(&self) -> Vec<String> {
         assert!(self.writer.finish(std::time::Duration::from_secs(20)), "the writer ends");
         let text = std::fs::read_to_string(self.out.path()).expect("written");
-        assert!(text.lines().last().is_some_and(|line| line.starts_with("# end: ")), "the last line is there");
-        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// What stands behind the time of each record.
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.finish().iter().map(|line| split(line).2.to_owned()).collect()
     }
 
     /// Translates a block and returns what was planted and found.
     pub(crate) fn translate(&self, vcpu: &Vcpu, mut block: FakeBlock) -> (FakeBlock, Found) {
         let mut found = Found::default();
-        translate(arch(), &self.registry, &vcpu.reader, self.locator.as_deref(), &mut block, &mut found);
+        let at = Where {
+            arch: arch(),
+            registry: &self.registry,
+            locator: self.locator.as_deref(),
+            landings: &self.landings,
+            landing_access: Access::Write,
+            exceptions: true,
+            verify: self.verifier.is_some(),
+        };
+        translate(at, &vcpu.reader, &mut block, &mut found);
         (block, found)
     }
 }
 
-/// The upper half is the image's, the lower half is not.
-fn place_of(addr: u64) -> Place {
-    if addr >> 63 == 1 { Place::Image(GuestAddr(addr)) } else { Place::Virtual(GuestAddr(addr)) }
+/// What stands before the time, the time, and what stands behind it.
+pub(crate) fn split(line: &str) -> (&str, f64, &str) {
+    let (head, rest) = line.split_at(37);
+    let (time, event) = rest.split_once(": ").expect("a colon behind the time");
+    (head, time.trim().parse().expect("a time"), event)
 }
 
-/// A block of instructions, with where they are for the guest and the host.
-#[derive(Debug, Default)]
-pub(crate) struct FakeBlock {
-    pub(crate) vaddr: u64,
-    pub(crate) host: Option<usize>,
-    pub(crate) insns: Vec<Vec<u8>>,
-    /// (index, linked address, how it is served)
-    pub(crate) callbacks: Vec<(usize, u64, Serving)>,
-    /// QEMU's inline counters are not to be trusted.
-    pub(crate) no_counters: bool,
-    pub(crate) counts: Vec<usize>,
+/// Makes a definition only count.
+pub(crate) fn count(kprobe: &mut Kprobe) {
+    event_of(kprobe).action = Action::Count;
 }
 
-impl FakeBlock {
-    fn offset(&self, index: usize) -> u64 {
-        self.insns[..index].iter().map(|insn| insn.len() as u64).sum()
-    }
-}
-
-impl Block for FakeBlock {
-    fn len(&self) -> usize {
-        self.insns.len()
-    }
-
-    fn vaddr(&self, index: usize) -> GuestAddr {
-        GuestAddr(self.vaddr + self.offset(index))
-    }
-
-    fn host(&self, index: usize) -> Option<HostAddr> {
-        self.host.map(|host| HostAddr(host + self.offset(index) as usize))
-    }
-
-    fn bytes(&self, index: usize, out: &mut [u8]) -> usize {
-        let len = self.insns[index].len().min(out.len());
-        out[..len].copy_from_slice(&self.insns[index][..len]);
-        len
-    }
-
-    fn plant_callback(&mut self, index: usize, site: &Site<Event>, serving: Serving) {
-        self.callbacks.push((index, site.place().addr().0, serving));
-    }
-
-    fn can_count(&self) -> bool {
-        !self.no_counters
-    }
-
-    fn plant_count(&mut self, index: usize, _counter: crate::qemu::inline_count::InlineCounter) {
-        self.counts.push(index);
-    }
-}
-
-/// What a translation reported.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) verdicts: Vec<Verdict>,
-    pub(crate) changes: Vec<(u64, TextChange)>,
-}
-
-impl Findings for Found {
-    fn verdict(&mut self, verdict: Verdict) {
-        self.verdicts.push(verdict);
-    }
-
-    fn text_changed(&mut self, site: &Site<Event>, change: TextChange) {
-        self.changes.push((site.place().addr().0, change));
+/// The definition at work in a probe.
+pub(crate) fn event_of(kprobe: &mut Kprobe) -> &mut Event {
+    match &mut kprobe.handler {
+        Handler::Pre(event) | Handler::Post(event) => event,
+        Handler::Return(kretprobe) => match &mut kretprobe.work {
+            ReturnWork::Event(event) => event,
+            ReturnWork::Handlers(_) => panic!("no definition"),
+        },
+        Handler::Step(_) | Handler::Watch(_) => panic!("no definition"),
     }
 }

@@ -13,12 +13,13 @@
 use std::sync::Arc;
 
 use crossbeam_epoch::Guard;
-use qkprobe_arch::{Arch, GuestAddr};
+use qkprobe_arch::{Arch, ExecuteError, GuestAddr};
 use qkprobe_lang::{Backpressure, Halt, Privilege, SymbolNames};
 
 pub(crate) use super::context::GuestState;
 use super::context::{Call, Context};
 use super::kprobe::{Handler, Kprobe, ReturnWork, Watch};
+use super::locate::Locator;
 use super::pending::landing::{Landing, Landings};
 use super::pending::{DATA_BYTES, Instance, Kind, Pending};
 use super::vcpu::Vcpu;
@@ -37,6 +38,7 @@ pub(crate) struct HitEnv<'a> {
     pub(crate) vcpus: usize,
     /// Whether a vCPU's index tells who hits (see `Vcpus`).
     pub(crate) cpus_known: bool,
+    pub(crate) locator: Option<&'a Locator>,
     /// Runtime minus linked address, once known.
     pub(crate) slide: Option<u64>,
     pub(crate) writer: &'a WriterHandle,
@@ -64,6 +66,8 @@ pub(crate) struct Planted {
     pub(crate) serving: Serving,
     /// Behind the instruction the block ends, and a probe wants to run there.
     pub(crate) lands: bool,
+    /// The instruction may fault and run again, and this QEMU tells of exceptions.
+    pub(crate) restarts: bool,
 }
 
 /// A hit while it lasts.
@@ -87,6 +91,19 @@ impl HitEnv<'_> {
             Place::Image(addr) => self.slide.map_or(addr, |slide| addr.wrapping_add(slide)),
             Place::Virtual(addr) => addr,
         }
+    }
+
+    /// What stands for an address among the landings, whichever of its aliases it is: QEMU runs a block that was translated
+    /// at one of them at all of them. The linked address for the kernel's own code.
+    #[inline]
+    pub(super) fn key(&self, addr: GuestAddr) -> GuestAddr {
+        self.locator.and_then(|locator| locator.canonical(addr)).unwrap_or(addr)
+    }
+
+    /// The address behind a key.
+    #[inline]
+    fn addr_of(&self, key: GuestAddr) -> GuestAddr {
+        self.locator.and_then(|locator| locator.running(key)).map_or(key, |(addr, _)| addr)
     }
 }
 
@@ -129,7 +146,8 @@ pub(crate) fn hit<G: GuestState>(
         let privileged = frame.privileged(planted.serving);
         let restarted = site.restarts().load(std::sync::atomic::Ordering::Relaxed) != 0 && frame.is_restart(site);
         let probes = site.snapshot(frame.guard);
-        vcpu.enter(site.place(), addr, probes.first().map(|newest| newest.id()));
+        let block = if planted.restarts { frame.block() } else { None };
+        vcpu.enter(site.place(), probes.first().map(|newest| newest.id()), block);
         for probe in probes {
             let kprobe = &probe.payload;
             let counts_itself = kprobe.inline.is_some() && planted.serving == Serving::Plain;
@@ -180,10 +198,11 @@ pub(crate) fn post<G: GuestState>(
 
 /// Execution is at a landing.
 pub(crate) fn arrive<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, landing: &Landing, guest: &G) -> After {
-    let addr = landing.addr();
+    let key = landing.addr();
+    let addr = env.addr_of(key);
     within(env, vcpu, guest, None, addr, |frame| {
         let Some(sp) = guest.register(env.arch.stack_pointer()) else { return };
-        env.pending.arrive(sp, addr.0, &mut |instance| {
+        env.pending.arrive(sp, key.0, &mut |instance| {
             if let (Kind::Post, Some(verifier)) = (instance.kind, env.verifier.filter(|_| instance.token == 0)) {
                 verifier.check_landed(frame, instance);
                 return;
@@ -234,6 +253,18 @@ impl<G: GuestState> Frame<'_, G> {
         let Self { env, guest, addr, .. } = self;
         let ip = next_pc.unwrap_or(*addr);
         Context { guest, arch: env.arch, ip, slide: env.slide, next_pc, call, time: 0 }
+    }
+
+    /// Where QEMU says that the block is.
+    fn block(&self) -> Option<u64> {
+        self.env.arch.block_pc().map_or(Some(self.addr.0), |id| self.guest.register(id))
+    }
+
+    /// Where the instruction really runs: at which of its virtual addresses.
+    pub(super) fn alias(&self) -> GuestAddr {
+        const OFFSET: u64 = 0xfff;
+        let page = self.env.arch.block_pc().and_then(|id| self.guest.register(id));
+        page.map_or(self.addr, |page| GuestAddr(page & !OFFSET | self.addr.0 & OFFSET))
     }
 
     /// Counts a re-execution; whether the probe wants to see it.
@@ -302,26 +333,32 @@ impl<G: GuestState> Frame<'_, G> {
         restarted: bool,
     ) {
         let (Some(slot), Some(execute)) = (site.slot(self.guard), self.env.arch.as_execute()) else { return };
+        self.addr = self.alias();
         let mut context = self.context(None, None);
         let waits = |probe: &&Arc<Probe<Kprobe>>| probe.payload.is_post() && runs(probe, privileged);
         let successors = execute.successors(slot, self.addr, &mut context);
+        if let Err(ExecuteError::Fault { .. }) = successors {
+            // So will the instruction: it does not end this time.
+            return;
+        }
         let (Ok(successors), Some(sp)) = (successors, self.sp()) else {
             probes.iter().filter(waits).filter_map(|probe| self.cell(&probe.payload)).for_each(counters::Cell::missed);
             return;
         };
+        let ways = [successors.first, successors.second.unwrap_or(successors.first)];
         let mut instance = Instance {
             kind: Kind::Post,
             token: 0,
             sp: successors.sp,
-            first: successors.first.0,
-            second: successors.second.unwrap_or(successors.first).0,
+            first: self.env.key(successors.first).0,
+            second: self.env.key(successors.second.unwrap_or(successors.first)).0,
             time: 0,
             data: [0; DATA_BYTES],
         };
         if let Some(verifier) = self.env.verifier {
             let len = verifier.predict_landing(self, site, &mut instance);
             self.env.pending.cancel(Kind::Post, instance.token, instance.sp, instance.first);
-            self.wait(&instance, len, sp);
+            self.wait(&instance, len, sp, ways);
         }
         // The newest last: what is newest arrives first.
         for probe in probes.iter().rev().filter(waits) {
@@ -332,7 +369,7 @@ impl<G: GuestState> Frame<'_, G> {
             if let Some(cell) = cell.filter(|_| again && !restarted) {
                 cell.reexecuted();
             }
-            if !self.wait(&instance, 0, sp)
+            if !self.wait(&instance, 0, sp, ways)
                 && let Some(cell) = self.cell(&probe.payload)
             {
                 cell.missed();
@@ -340,14 +377,17 @@ impl<G: GuestState> Frame<'_, G> {
         }
     }
 
-    /// Puts an instance aside and makes sure that its arrival is seen. False if that is impossible.
-    pub(super) fn wait(&self, instance: &Instance, data_len: usize, sp: u64) -> bool {
+    /// Puts an instance aside and makes sure that its arrival is seen. `ways` are the addresses behind its keys. False if
+    /// that is impossible.
+    pub(super) fn wait(&self, instance: &Instance, data_len: usize, sp: u64, ways: [GuestAddr; 2]) -> bool {
         let HitEnv { pending, landings, retranslate, .. } = self.env;
         if pending.push(instance, data_len, sp, &mut |over| self.abandon(over)).is_err() {
             return false;
         }
-        let ensure = |addr: u64| landings.ensure(GuestAddr(addr), || retranslate(GuestAddr(addr)));
-        let seen = ensure(instance.first) && (instance.second == instance.first || ensure(instance.second));
+        let [first, second] = ways;
+        let ensure = |key: u64, addr: GuestAddr| landings.ensure(GuestAddr(key), || retranslate(addr));
+        let seen = ensure(instance.first, first)
+            && (instance.second == instance.first || ensure(instance.second, second));
         if !seen {
             pending.cancel(instance.kind, instance.token, instance.sp, instance.first);
         }
@@ -416,12 +456,14 @@ impl<G: GuestState> Frame<'_, G> {
             cell.missed();
             return false;
         };
+        let target = GuestAddr(target);
+        let key = self.env.key(target);
         let mut instance = Instance {
             kind: Kind::Return,
             token: probe.token(),
             sp: arch.sp_after_return(sp),
-            first: target,
-            second: target,
+            first: key.0,
+            second: key.0,
             time: now(),
             data: [0; DATA_BYTES],
         };
@@ -441,7 +483,7 @@ impl<G: GuestState> Frame<'_, G> {
             }
         };
         cell.entered();
-        let waits = self.wait(&instance, len, sp);
+        let waits = self.wait(&instance, len, sp, [target; 2]);
         if !waits {
             cell.missed();
             cell.abandoned();

@@ -242,6 +242,19 @@ impl Locator {
         (start != 0 && offset < compare.len).then(|| (vaddr, HostAddr(start + offset as usize)))
     }
 
+    /// The linked address of code at a virtual address, whichever of its aliases that is. Of user code that lies where the
+    /// kernel's identity-mapped start did, it says the same.
+    #[inline]
+    pub(crate) fn canonical(&self, vaddr: GuestAddr) -> Option<GuestAddr> {
+        match &self.method {
+            Method::Compare(compare) => {
+                let linked = self.linked(vaddr).filter(|linked| linked.wrapping_offset_from(compare.start) < compare.len);
+                linked.or_else(|| compare.identity_mapped(vaddr))
+            }
+            Method::Given { .. } => self.linked(vaddr).filter(|_| self.region.contains(&vaddr.0)),
+        }
+    }
+
     /// Where the first byte of the kernel's text runs.
     pub(crate) fn start_running(&self) -> Option<(GuestAddr, HostAddr)> {
         let Method::Compare(compare) = &self.method else { return None };
@@ -296,6 +309,12 @@ impl Compare {
         let start = self.host_start.load(Ordering::Acquire);
         let offset = host.0.wrapping_sub(start) as u64;
         (start != 0 && offset < self.len).then(|| self.start.wrapping_add(offset))
+    }
+
+    #[cold]
+    fn identity_mapped(&self, vaddr: GuestAddr) -> Option<GuestAddr> {
+        let identity = self.identity.load(Ordering::Relaxed);
+        (identity != 0).then(|| self.linked(HostAddr(identity.wrapping_add(vaddr.0 as usize)))).flatten()
     }
 
     /// Whether the block is still what the image has there: by its first instruction, else by its page.

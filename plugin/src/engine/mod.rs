@@ -15,11 +15,25 @@ pub(crate) mod vcpu;
 pub(crate) mod verify;
 
 #[cfg(test)]
+mod effect_tests;
+#[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_block;
+#[cfg(test)]
+mod fake_state;
 #[cfg(test)]
 mod hit_tests;
 #[cfg(test)]
 mod locate_tests;
+#[cfg(test)]
+mod post_tests;
+#[cfg(test)]
+mod restart_tests;
+#[cfg(test)]
+mod return_tests;
+#[cfg(test)]
+mod unregister_tests;
 
 /// How the callback of a block serves a site: fixed when the block is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! Restarts: an instruction that raises an exception runs again when the handler has mended its cause (a page that was
 //! not there). That is one execution for the guest, and one hit here.
 //!
-//! 1. An exception comes from the address of this vCPU's last hit (discontinuity callback, QEMU 10.2): an instance of kind
-//!    `Restart` is put aside, keyed by the handler's stack.
-//! 2. The site is hit again. If there is such an instance on this stack, and the exception's frame, which lies below the
-//!    stack pointer now, still says this address, the instruction was restarted. If it says something else, the handler
-//!    went elsewhere (a fix-up), and this is a new execution.
+//! 1. An instruction that may fault is hit: the vCPU notes where its block begins. An exception comes from there
+//!    (discontinuity callback, QEMU 10.2; on x86, QEMU 11.1 tells the block's start of an instruction that faulted, so this
+//!    may also be one behind it): an instance of kind `Restart` is put aside, with the stack pointer.
+//! 2. The site is hit again. If there is such an instance for this stack pointer, and the exception's frame, which lies
+//!    below it now, still says this address, the instruction was restarted. If it says something else, the handler went
+//!    elsewhere (a fix-up) or another instruction faulted, and this is a new execution.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::atomic::Ordering;
@@ -18,9 +19,6 @@ use super::kprobe::Kprobe;
 use super::pending::{DATA_BYTES, Instance, Kind};
 use super::vcpu::Vcpu;
 use crate::registry::{Place, Site};
-
-/// An exception's frame begins at most this far above the stack pointer that its handler starts with (x86: an error code).
-const FRAME_SLACK: u64 = 8;
 
 fn token(place: Place) -> (usize, u64) {
     match place {
@@ -76,16 +74,15 @@ impl<G: GuestState> Frame<'_, G> {
     #[cold]
     pub(super) fn is_restart(&self, site: &Site<Kprobe>) -> bool {
         let Some(sp) = self.sp() else { return false };
-        let Some(frame) = self.env.arch.restart_frame(sp) else { return false };
         let (token, first) = token(site.place());
         let mut found = 0;
         let mut wanted = |instance: &Instance| {
-            let near = frame.0.wrapping_sub(instance.sp) <= FRAME_SLACK;
-            instance.token == token && instance.first == first && near
+            instance.token == token && instance.first == first && instance.sp == sp
         };
         self.env.pending.take_restarts(sp, &mut wanted, &mut |_| found += 1);
         site.restarts().fetch_sub(found, Ordering::Relaxed);
-        found != 0 && self.context(None, None).word(frame) == Some(self.addr.0)
+        let context = self.context(None, None);
+        found != 0 && self.env.arch.is_restart(sp, self.alias(), &mut |addr| context.word(addr))
     }
 
     /// The restart that never came.

@@ -65,6 +65,8 @@ pub(crate) struct Where<'a> {
     pub(crate) landing_access: Access,
     /// Every probed instruction is verified.
     pub(crate) verify: bool,
+    /// This QEMU tells of exceptions.
+    pub(crate) exceptions: bool,
 }
 
 /// Looks at one block and plants what it must.
@@ -95,9 +97,11 @@ pub(crate) fn translate(at: Where<'_>, reader: &Reader, block: &mut impl Block, 
         }
     }
     // Before the sites: a function has returned before the next instruction is hit.
-    if at.landings.may_be_on_page(vaddr) {
+    let key = linked.unwrap_or(vaddr);
+    if at.landings.may_be_on_page(key) {
         for index in 0..count {
-            if let Some(landing) = at.landings.get(block.vaddr(index)) {
+            let offset = block.vaddr(index).wrapping_offset_from(vaddr);
+            if let Some(landing) = at.landings.get(key.wrapping_add(offset)) {
                 block.plant_landing(index, landing, at.landing_access);
             }
         }
@@ -134,7 +138,7 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
         }
         let serving = match self.at.arch.privilege(self.vaddr) {
             AddressPrivilege::AskRegisters => Serving::AskPrivilege,
-            AddressPrivilege::Kernel if self.block.can_count() => Serving::Plain,
+            AddressPrivilege::Kernel if self.block.can_count() && !self.at.verify => Serving::Plain,
             AddressPrivilege::Kernel => Serving::CountAll,
         };
         let mut index = 0;
@@ -211,7 +215,10 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
         let goes_on = index + 1 < self.count && site.slot(self.guard).is_some_and(|slot| slot.insn.flow == Flow::Next);
         let lands = after && !goes_on;
         if lands || self.at.verify || others().any(Kprobe::is_pre) {
-            self.block.plant_callback(index, site, Planted { serving, lands }, access);
+            let addr = self.block.vaddr(index);
+            let restarts = self.at.exceptions
+                && site.slot(self.guard).is_none_or(|slot| self.at.arch.may_restart(slot, addr));
+            self.block.plant_callback(index, site, Planted { serving, lands, restarts }, access);
         }
         if after && goes_on {
             self.block.plant_post(index + 1, site, serving, access);

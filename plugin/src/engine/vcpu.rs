@@ -32,8 +32,9 @@ impl std::fmt::Debug for Vcpu {
 #[derive(Clone, Copy, Debug)]
 struct Last {
     place: Place,
-    addr: GuestAddr,
     newest: Option<ProbeId>,
+    /// Where QEMU says its block is, if it may fault.
+    block: Option<u64>,
 }
 
 impl Vcpu {
@@ -51,8 +52,8 @@ impl Vcpu {
 
     /// A site's instruction begins, seen by the probes up to the newest of this moment.
     #[inline]
-    pub(crate) fn enter(&self, place: Place, addr: GuestAddr, newest: Option<ProbeId>) {
-        self.last.set(Some(Last { place, addr, newest }));
+    pub(crate) fn enter(&self, place: Place, newest: Option<ProbeId>, block: Option<u64>) {
+        self.last.set(Some(Last { place, newest, block }));
     }
 
     /// Whether this probe saw the instruction begin.
@@ -60,14 +61,20 @@ impl Vcpu {
         self.last.get().is_some_and(|last| last.place == place && last.newest.is_some_and(|newest| probe <= newest))
     }
 
-    /// An exception comes from here: the place, if that is where the last hit was.
+    /// An exception comes from this block: the place, if that was the last hit's.
     pub(crate) fn left(&self, from: GuestAddr) -> Option<Place> {
-        self.last.get().filter(|last| last.addr == from).map(|last| last.place)
+        self.last.get().filter(|last| last.block == Some(from.0)).map(|last| last.place)
     }
 
     /// The machine was stopped before the instruction at `addr`, whose hit is over.
     pub(crate) fn will_resume_at(&self, addr: GuestAddr) {
         self.resumes.set(Some(addr));
+    }
+
+    /// Whether it was stopped somewhere and has not gone on since.
+    #[inline]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.resumes.get().is_some()
     }
 
     /// Whether this is the hit that was over before the machine stopped.

@@ -237,7 +237,7 @@ impl Verifier {
             self.next_pc_only.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let right = next == frame.addr && landed.store.is_none_or(|store| store.is_so(frame.guest));
+        let right = frame.env.key(next) == frame.env.key(frame.addr) && landed.store.is_none_or(|store| store.is_so(frame.guest));
         self.checked.fetch_add(1, Ordering::Relaxed);
         if !right {
             let text = format!("went to {}, predicted {next}; store predicted {:?}", frame.addr, landed.store);

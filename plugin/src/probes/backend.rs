@@ -9,6 +9,7 @@ use super::Listed;
 use super::prepare::Refused;
 use crate::control::{AddedProbe, Backend, Held, Listing, NewProbe, Profile, Refusal, Removed, Selector, Status};
 use crate::record::Output;
+use crate::registry::Place;
 use crate::running::Plugin;
 
 impl From<Refused> for Refusal {
@@ -72,8 +73,10 @@ impl Backend for &'static Plugin {
     fn add(&self, probes: &[NewProbe]) -> Result<Vec<AddedProbe>, Refusal> {
         let configs = probes.iter().map(config_of).collect::<Result<Vec<_>, _>>()?;
         let added = Plugin::add(self, &configs)?;
-        let found = self.is_located();
-        let armed = self.settle() && found;
+        let in_image = |probe: &Listed| matches!(probe.place, Some(Place::Image(_)));
+        let follows = added.iter().any(|added| self.probes.lock().list.get(&added.output).is_some_and(in_image));
+        let settled = self.settle();
+        let found = follows && settled && self.wait_for_kernel();
         let probes = self.probes.lock();
         let shown = added.iter().filter_map(|added| {
             let probe = probes.list.get(&added.output)?;
@@ -82,7 +85,7 @@ impl Backend for &'static Plugin {
                 event: probe.output.name.clone(),
                 kind: probe.kind,
                 address: self.shown_address(&probe.output),
-                armed: armed && added.id.is_some() && probe.enabled,
+                armed: settled && (found || !in_image(probe)) && added.id.is_some() && probe.enabled,
             })
         });
         Ok(shown.collect())

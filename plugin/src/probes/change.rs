@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qkprobe_arch::{GuestAddr, InsnSlot};
 use qkprobe_lang::{Action, Privilege, ProbeConfig};
@@ -11,7 +11,6 @@ use super::prepare::{Abilities, Prepared, Refused, place_of, prepare, slot_of};
 use super::{InlineUse, Listed, Probes};
 use crate::counters::{MAX_OUTPUTS, Totals};
 use crate::engine::kprobe::{Access, Handler, Kprobe, ReturnWork, Watch};
-use crate::qemu::cache::Stale;
 use crate::record::Output;
 use crate::registry::{New, Place, ProbeId, RegistryError};
 use crate::resolve::ImageTarget;
@@ -125,8 +124,9 @@ impl Plugin {
         self.counters.grow(self.writer.output_count() + prepared.len());
         let mut used = self.used_registers.lock();
         for probe in prepared {
-            let entry = probe.definition.entry.as_ref().into_iter().flat_map(|entry| entry.registers());
-            used.extend(probe.definition.program.registers().iter().chain(entry));
+            let Some(definition) = &probe.definition else { continue };
+            let entry = definition.entry.as_ref().into_iter().flat_map(|entry| entry.registers());
+            used.extend(definition.program.registers().iter().chain(entry));
         }
         drop(used);
         let wanted = prepared.iter().filter(|probe| waits(&probe.handler)).map(|probe| probe.access).max();
@@ -134,7 +134,7 @@ impl Plugin {
             && self.raise_landing_access()
         {
             let all = self.landings.all().into_iter();
-            self.cache.request(all.map(|vaddr| Stale { vaddr, host: None }).collect::<Vec<_>>());
+            self.cache.request(all.map(|key| self.stale_landing(key)).collect::<Vec<_>>());
         }
     }
 
@@ -225,9 +225,15 @@ impl Plugin {
 
     /// Unregisters the probes of these outputs. When it returns, no handler of theirs runs or starts.
     pub(crate) fn remove(&self, outputs: &[u32]) -> Result<Vec<Gone>, Refused> {
-        let mut gone = Vec::with_capacity(outputs.len());
+        self.remove_those(|_| outputs.to_vec())
+    }
+
+    /// The same for those that `choose` names, while nobody else changes what there is.
+    pub(crate) fn remove_those(&self, choose: impl FnOnce(&Probes) -> Vec<u32>) -> Result<Vec<Gone>, Refused> {
+        let mut gone = Vec::new();
         {
             let mut probes = self.probes.lock();
+            let outputs = choose(&probes);
             let ids: Vec<_> = outputs.iter().filter_map(|output| probes.list.get(output)?.id).collect();
             let waited = outputs.iter().any(|output| probes.list.get(output).is_some_and(|probe| probe.waits));
             let refused = |error: RegistryError<_>| Refused { errno: libc::EDEADLK, message: error.to_string() };
@@ -237,7 +243,7 @@ impl Plugin {
             }
             // From here on nothing refers to them.
             drop(removed);
-            for output in outputs {
+            for output in &outputs {
                 let Some(probe) = probes.list.remove(output) else { continue };
                 if let Some(definition) = &probe.output.definition {
                     probes.events.remove(definition);
@@ -267,14 +273,20 @@ impl Plugin {
                 keep(GuestAddr(instance.second));
             });
         });
-        self.cache.request(retired.into_iter().map(|vaddr| Stale { vaddr, host: None }).collect::<Vec<_>>());
+        self.cache.request(retired.into_iter().map(|key| self.stale_landing(key)).collect::<Vec<_>>());
     }
 
     /// Enables or disables the probes of these outputs.
     pub(crate) fn set_enabled(&self, outputs: &[u32], on: bool) {
+        self.set_enabled_those(|_| outputs.to_vec(), on);
+    }
+
+    /// The same for those that `choose` names, while nobody else changes what there is.
+    pub(crate) fn set_enabled_those(&self, choose: impl FnOnce(&Probes) -> Vec<u32>, on: bool) {
         let mut probes = self.probes.lock();
+        let outputs = choose(&probes);
         let mut stopped = Vec::new();
-        for output in outputs {
+        for output in &outputs {
             let Some(probe) = probes.list.get_mut(output).filter(|probe| probe.enabled != on) else { continue };
             probe.enabled = on;
             if let Some(inline) = probe.inline.as_mut().filter(|_| on) {
@@ -305,6 +317,19 @@ impl Plugin {
     /// within a second.
     pub(crate) fn settle(&self) -> bool {
         self.cache.settle(PATIENCE)
+    }
+
+    /// Waits until it is known where the kernel runs: when the first probe comes to a running guest, the kernel's next block
+    /// tells.
+    pub(crate) fn wait_for_kernel(&self) -> bool {
+        let start = Instant::now();
+        while !self.is_located() {
+            if start.elapsed() > PATIENCE {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// What a probe has counted.

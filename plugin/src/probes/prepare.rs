@@ -16,9 +16,6 @@ use crate::record::Output;
 use crate::registry::Place;
 use crate::resolve::ImageTarget;
 
-/// Text behind an instruction that is looked at for flags that are still wanted.
-const FLAGS_TEXT: usize = 512;
-
 /// Why a probe is refused: for people, with an errno of the kernel's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -36,7 +33,8 @@ impl Refused {
 /// A probe that can be registered.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(crate) definition: Arc<Definition>,
+    /// `None` for a probe of a Rust program.
+    pub(crate) definition: Option<Arc<Definition>>,
     /// `None` while it is pending: its module is not there.
     pub(crate) place: Option<Place>,
     pub(crate) output: Output,
@@ -61,7 +59,7 @@ pub(crate) struct Abilities<'a> {
 }
 
 impl Abilities<'_> {
-    fn check(&self, access: Access, what: &str) -> Result<(), String> {
+    pub(crate) fn check(&self, access: Access, what: &str) -> Result<(), String> {
         let api = self.api;
         let (has, came) = match access {
             Access::Read => (true, ""),
@@ -96,12 +94,13 @@ pub(crate) fn prepare(
             Command::Delete(delete) => {
                 for gone in events.matching(&delete) {
                     events.remove(&gone);
-                    prepared.retain(|probe| !Arc::ptr_eq(&probe.definition, &gone));
+                    let is_gone = |probe: &Prepared| probe.definition.as_ref().is_some_and(|it| Arc::ptr_eq(it, &gone));
+                    prepared.retain(|probe| !is_gone(probe));
                 }
             }
             Command::Add(definition) => {
                 let one = one(config, definition, target, abilities)?;
-                events.insert(Arc::clone(&one.definition));
+                one.definition.iter().for_each(|definition| events.insert(Arc::clone(definition)));
                 prepared.push(one);
             }
         }
@@ -157,7 +156,12 @@ fn one(
             if let (Some(slot), Some(place)) = (&slot, place)
                 && !execute.has_successor(slot, place.addr())
             {
-                let what = "post: this instruction traps on purpose, or nobody can tell where it goes: nothing runs after it";
+                let what = format!(
+                    "post: the instruction at {} ({:02x?}) traps on purpose, or nobody can tell where it goes: nothing runs \
+                     after it",
+                    definition.place.text,
+                    slot.bytes()
+                );
                 return Err(Refused::new(libc::EOPNOTSUPP, origin, what));
             }
             Handler::Post(event)
@@ -175,7 +179,7 @@ fn one(
         }
     };
     Ok(Prepared {
-        definition,
+        definition: Some(definition),
         place,
         output,
         handler,
@@ -215,11 +219,9 @@ fn check_flow(
     target: &ImageTarget<'_>,
 ) -> Result<Option<InsnSlot>, String> {
     let behind = addr.wrapping_add(u64::from(slot.insn.len));
-    let text: &[u8] = (1..=FLAGS_TEXT).rev().find_map(|len| target.text_at(behind, len)).unwrap_or_default();
-    if !execute.flags_dead_after(text, behind) {
-        return Err("the code behind this instruction reads flags that an instruction before it may have computed, and \
-                    QEMU loses them when a plugin changes the program counter: choose an instruction whose flags nobody \
-                    reads, or set registers instead"
+    if !target.flags_are_dead(behind) {
+        return Err("the code behind this instruction may read flags that an instruction before it computed, and \
+                    QEMU loses them when a plugin changes the program counter: choose an instruction whose flags nobody reads, or set registers instead"
             .into());
     }
     let bytes = match &effects.flow {

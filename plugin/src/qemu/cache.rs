@@ -5,6 +5,7 @@
 //! whole code cache is reset, at a safepoint as well. The same is done for code of which nobody knows where it lies in
 //! the host's memory.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,17 +50,38 @@ pub(crate) struct QemuCache {
     queue: Mutex<Queue>,
     /// The translation hook is on.
     hooked: AtomicBool,
+    /// All vCPUs, and whether each is idle: then it comes to a safepoint before it runs anything.
+    idle: Mutex<HashMap<u32, bool>>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     stale: Vec<(u64, Stale)>,
+    /// The oldest request for code of which nobody knows where it is: everything must go.
+    everything: Option<u64>,
     /// The oldest request of each batch that a vCPU is working on.
     in_service: Vec<u64>,
     /// The oldest request that waits for a reset to be done.
     resetting: Option<u64>,
     /// The number of the next request.
     next: u64,
+}
+
+impl Queue {
+    fn waits(&self) -> bool {
+        !self.stale.is_empty() || self.everything.is_some()
+    }
+
+    /// Nothing waits, and nothing is being done.
+    fn is_idle(&self) -> bool {
+        !self.waits() && self.in_service.is_empty() && self.resetting.is_none()
+    }
+
+    /// The number of the oldest request that is not done.
+    fn oldest(&self) -> Option<u64> {
+        let stale = self.stale.iter().map(|(number, _)| number);
+        stale.chain(&self.everything).chain(&self.in_service).chain(&self.resetting).min().copied()
+    }
 }
 
 impl QemuCache {
@@ -71,6 +93,7 @@ impl QemuCache {
             pending: AtomicBool::new(false),
             queue: Mutex::new(Queue::default()),
             hooked: AtomicBool::new(false),
+            idle: Mutex::new(HashMap::new()),
         }
     }
 
@@ -79,8 +102,28 @@ impl QemuCache {
     }
 
     /// A vCPU exists: from here on there may be translated code.
-    pub(crate) fn set_running(&self) {
+    pub(crate) fn add_vcpu(&self, vcpu: u32) {
+        self.idle.lock().entry(vcpu).or_insert(false);
         self.running.store(true, Ordering::Relaxed);
+    }
+
+    /// A vCPU is idle from here on, and serves the queue before it runs anything; or it no longer is, and looks at the
+    /// queue next.
+    pub(crate) fn set_idle(&self, vcpu: u32, idle: bool) {
+        self.idle.lock().insert(vcpu, idle);
+    }
+
+    /// Whether no vCPU can run anything before what waits is done. A vCPU that goes on takes the lock after us, and so sees
+    /// the queue as it is now, or we see that it has gone on. QEMU lets one vCPU go on after the other; but a reset is only
+    /// asked for there, and others may run until it is made.
+    fn comes_before_any_code(&self) -> bool {
+        let idle = self.idle.lock();
+        let queue = self.queue.lock();
+        let by_reset = self.api.write_memory_vaddr.is_none() || queue.everything.is_some();
+        idle.values().all(|idle| *idle)
+            && queue.in_service.is_empty()
+            && queue.resetting.is_none()
+            && (!by_reset || idle.len() == 1)
     }
 
     /// Asks for new translation of these.
@@ -94,25 +137,31 @@ impl QemuCache {
         self.announce(&queue);
     }
 
+    /// Asks for new translation of everything: once, however often that is asked for until it is done.
+    fn request_everything(&self) {
+        let mut queue = self.queue.lock();
+        let number = queue.next;
+        queue.next += 1;
+        queue.everything.get_or_insert(number);
+        self.announce(&queue);
+    }
+
     fn announce(&self, queue: &Queue) {
-        if !queue.stale.is_empty() {
+        if queue.waits() {
             // Release, paired with the Acquire in `serve`; the lock orders the queue itself.
             self.pending.store(true, Ordering::Release);
         }
     }
 
-    /// Waits until all that was requested so far is done; false if that takes longer than `patience` (the guest stands
-    /// still, or has no safepoint).
+    /// Waits until all that was requested so far is done, or will be before any vCPU runs anything; false if that takes
+    /// longer than `patience` (the guest has no safepoint).
     pub(crate) fn settle(&self, patience: Duration) -> bool {
         let upto = self.queue.lock().next;
         let start = Instant::now();
         loop {
-            {
-                let queue = self.queue.lock();
-                let open = queue.stale.iter().map(|(number, _)| number).chain(&queue.in_service).chain(&queue.resetting);
-                if open.min().is_none_or(|oldest| *oldest >= upto) {
-                    return true;
-                }
+            let done = self.queue.lock().oldest().is_none_or(|oldest| oldest >= upto);
+            if done || self.comes_before_any_code() {
+                return true;
             }
             if start.elapsed() > patience {
                 return false;
@@ -134,15 +183,19 @@ impl QemuCache {
     fn serve_pending(&self, find: impl Fn(GuestAddr) -> HostPlace) {
         // Taken out, so that no lock is held while QEMU takes its own: a translation on another vCPU holds page locks
         // when it asks for more.
-        let (mut stale, oldest) = {
+        let (mut stale, mut reset, oldest) = {
             let mut queue = self.queue.lock();
             self.pending.store(false, Ordering::Relaxed);
             let stale = std::mem::take(&mut queue.stale);
-            let Some(oldest) = stale.iter().map(|(number, _)| *number).min() else { return };
+            let everything = queue.everything.take();
+            let Some(oldest) = stale.iter().map(|(number, _)| *number).chain(everything).min() else { return };
             queue.in_service.push(oldest);
-            (stale, oldest)
+            (stale, everything.is_some(), oldest)
         };
-        let mut reset = false;
+        if reset {
+            // That includes these.
+            stale.clear();
+        }
         stale.retain(|(_, stale)| {
             let place = stale.host.map_or_else(|| find(stale.vaddr), HostPlace::Known);
             match self.drop_code(stale.vaddr, place) {
@@ -155,18 +208,37 @@ impl QemuCache {
             }
         });
         let mut queue = self.queue.lock();
-        queue.in_service.retain(|other| *other != oldest);
+        if let Some(at) = queue.in_service.iter().position(|other| *other == oldest) {
+            queue.in_service.swap_remove(at);
+        }
         if reset {
             queue.resetting = Some(queue.resetting.map_or(oldest, |other| other.min(oldest)));
         }
         queue.stale.extend(stale);
         self.announce(&queue);
-        let idle = queue.stale.is_empty() && queue.in_service.is_empty();
         drop(queue);
         if reset {
             self.registrar().reset::<QemuEvents>();
-        } else if idle && !self.hooked.load(Ordering::Relaxed) {
-            self.registrar().set_interrupt_safepoint::<QemuEvents>(false);
+        } else if !self.wants_safepoint() {
+            self.update_safepoint();
+        }
+    }
+
+    /// While probes are armed or something waits.
+    fn wants_safepoint(&self) -> bool {
+        // SeqCst, as the store: see `update_safepoint`.
+        self.hooked.load(Ordering::SeqCst) || !self.queue.lock().is_idle()
+    }
+
+    /// Registers or removes the interrupt callback, as it is wanted. A vCPU that has served the last request and a thread
+    /// that arms a new probe may both be here: whoever came last looks again, so that the right one stays.
+    fn update_safepoint(&self) {
+        loop {
+            let wanted = self.wants_safepoint();
+            self.registrar().set_interrupt_safepoint::<QemuEvents>(wanted);
+            if self.wants_safepoint() == wanted {
+                return;
+            }
         }
     }
 
@@ -200,9 +272,14 @@ impl QemuCache {
     /// QEMU's reset is done.
     pub(crate) fn was_reset(&self) {
         self.queue.lock().resetting = None;
+        // Without callbacks for a moment, one may have gone on unnoticed.
+        self.idle.lock().values_mut().for_each(|idle| *idle = false);
         self.registrar().register_lifetime::<QemuEvents>();
-        if self.hooked.load(Ordering::Relaxed) {
-            self.set_translation_hook(true);
+        if self.hooked.load(Ordering::SeqCst) {
+            self.registrar().set_translation::<QemuEvents>(true);
+        }
+        if self.wants_safepoint() {
+            self.update_safepoint();
         }
     }
 }
@@ -228,21 +305,21 @@ fn rewrite(write: unsafe extern "C" fn(u64, *mut GByteArray) -> bool, vaddr: Gue
 
 impl CodeCache for QemuCache {
     fn set_translation_hook(&self, on: bool) {
-        self.hooked.store(on, Ordering::Relaxed);
+        self.hooked.store(on, Ordering::SeqCst);
         self.registrar().set_translation::<QemuEvents>(on);
         // Together with the translation hook and never from within a translation, which holds page locks. It stays
         // registered for what is still queued when the hook goes.
-        if on {
-            self.registrar().set_interrupt_safepoint::<QemuEvents>(true);
-        }
+        self.update_safepoint();
     }
 
     fn retranslate(&self, place: Place) {
         if !self.running.load(Ordering::Relaxed) {
             return;
         }
-        if let Some(stale) = super::entry::stale_code(place) {
-            self.request([stale]);
+        match super::entry::stale_code(place) {
+            Some(stale) => self.request([stale]),
+            // The kernel runs, but no block of it was translated since somebody looks for it.
+            None => self.request_everything(),
         }
     }
 }

@@ -140,12 +140,16 @@ fn start(id: Id, info: &Info, args: &[String]) -> Result<(), String> {
     crate::api::set_up(plugin)
 }
 
-/// Where code of a place is, if it can have been translated: what must be translated again when its probes change.
+/// Where code of a place is, if that is known: what must be translated again when its probes change.
 pub(super) fn stale_code(place: Place) -> Option<Stale> {
     match place {
         Place::Image(addr) => {
-            let (vaddr, host) = plugin()?.locator.as_ref()?.running(addr)?;
-            Some(Stale { vaddr, host: Some(host) })
+            let locator = plugin()?.locator.as_ref()?;
+            if let Some((vaddr, host)) = locator.running(addr) {
+                return Some(Stale { vaddr, host: Some(host) });
+            }
+            // Symbols without text: only the slide is known.
+            Some(Stale { vaddr: addr.wrapping_add(locator.slide()?), host: None })
         }
         Place::Virtual(vaddr) => Some(Stale { vaddr, host: None }),
     }
@@ -170,7 +174,7 @@ impl Events for QemuEvents {
 
     fn vcpu_started(vcpu: u32) {
         let Some(plugin) = plugin() else { return };
-        plugin.cache.set_running();
+        plugin.cache.add_vcpu(vcpu);
         if plugin.vcpu(vcpu).is_some() {
             // After a reset QEMU announces every vCPU again.
             return;
@@ -180,9 +184,18 @@ impl Events for QemuEvents {
         plugin.add_vcpu(vcpu, |engine| super::vcpus::QemuVcpu { engine, guest });
     }
 
-    fn safepoint(vcpu: u32) {
+    fn idle(vcpu: u32) {
         let Some(plugin) = plugin() else { return };
         if let Some(state) = plugin.vcpu(vcpu) {
+            plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
+            plugin.cache.set_idle(vcpu, true);
+        }
+    }
+
+    fn resumed(vcpu: u32) {
+        let Some(plugin) = plugin() else { return };
+        if let Some(state) = plugin.vcpu(vcpu) {
+            plugin.cache.set_idle(vcpu, false);
             plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
         }
     }
@@ -225,6 +238,11 @@ impl Events for QemuEvents {
         let site = unsafe { &*site.cast::<Site<Kprobe>>() };
         #[cfg(feature = "test-panic")]
         panic_at_the_thousandth_hit();
+        if state.engine.is_stopped()
+            && let Some(addr) = plugin.still_held(state, site.place())
+        {
+            return Some(addr);
+        }
         let retranslate = |vaddr| plugin.cache.retranslate_now(vaddr, plugin.host_of(&state.guest, vaddr));
         let after = hit::hit(&plugin.hit_env(&retranslate), &state.engine, site, &state.guest, planted);
         plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));

@@ -17,8 +17,11 @@ use crate::engine::kprobe::Access;
 pub(crate) trait Events {
     fn block_translated(tb: *mut Tb);
     fn vcpu_started(vcpu: u32);
-    /// The vCPU's thread is at a point where guest memory may be written and the code cache reset.
-    fn safepoint(vcpu: u32);
+    /// The vCPU has nothing to do, and runs nothing until `resumed`. Here and there guest memory may be written and the code
+    /// cache reset: a safepoint.
+    fn idle(vcpu: u32);
+    /// The vCPU is about to go on.
+    fn resumed(vcpu: u32);
     /// The vCPU took an interrupt or an exception: a safepoint as well.
     fn discontinuity(vcpu: u32, is_exception: bool, from: u64);
     fn flushed();
@@ -84,7 +87,8 @@ macro_rules! shapes {
 
 shapes!(tb_trans_v6, tb_trans_v7, (tb: *mut Tb) => block_translated);
 shapes!(vcpu_init_v6, vcpu_init_v7, (vcpu: c_uint) => vcpu_started);
-shapes!(safepoint_v6, safepoint_v7, (vcpu: c_uint) => safepoint);
+shapes!(idle_v6, idle_v7, (vcpu: c_uint) => idle);
+shapes!(resume_v6, resume_v7, (vcpu: c_uint) => resumed);
 shapes!(flush_v6, flush_v7, () => flushed);
 shapes!(reset_v6, reset_v7, () => was_reset);
 
@@ -129,17 +133,48 @@ unsafe extern "C" fn arrive<E: Events>(vcpu: c_uint, landing: *mut c_void) {
     guarded(|| E::arrive(vcpu, landing));
 }
 
-const LANDS: u8 = 4;
 const COUNT_ALL: u8 = 1;
 const ASK_PRIVILEGE: u8 = 2;
+const LANDS: u8 = 4;
+const RESTARTS: u8 = 8;
 
 const fn planted(bits: u8) -> Planted {
-    let serving = match bits & !LANDS {
+    let serving = match bits & 3 {
         COUNT_ALL => Serving::CountAll,
         ASK_PRIVILEGE => Serving::AskPrivilege,
         _ => Serving::Plain,
     };
-    Planted { serving, lands: bits & LANDS != 0 }
+    Planted { serving, lands: bits & LANDS != 0, restarts: bits & RESTARTS != 0 }
+}
+
+fn bits(planted: Planted) -> u8 {
+    let Planted { serving, lands, restarts } = planted;
+    let serving = match serving {
+        Serving::Plain => 0,
+        Serving::CountAll => COUNT_ALL,
+        Serving::AskPrivilege => ASK_PRIVILEGE,
+    };
+    serving | if lands { LANDS } else { 0 } | if restarts { RESTARTS } else { 0 }
+}
+
+/// One callback for each way to plant it.
+macro_rules! each_planted {
+    ($callback:ident, $bits:expr) => {
+        match $bits {
+            0 => $callback::<E, 0>,
+            1 => $callback::<E, 1>,
+            2 => $callback::<E, 2>,
+            4 => $callback::<E, 4>,
+            5 => $callback::<E, 5>,
+            6 => $callback::<E, 6>,
+            8 => $callback::<E, 8>,
+            9 => $callback::<E, 9>,
+            10 => $callback::<E, 10>,
+            12 => $callback::<E, 12>,
+            13 => $callback::<E, 13>,
+            _ => $callback::<E, 14>,
+        }
+    };
 }
 
 const DISCON_INTERRUPT: c_int = 1;
@@ -162,13 +197,14 @@ impl Registrar<'_> {
     pub(crate) fn register_lifetime<E: Events>(self) {
         let api = self.api;
         let none = std::ptr::null_mut();
-        let safepoint = self.choose(safepoint_v6::<E> as *const (), safepoint_v7::<E> as *const ());
         // SAFETY: each function is registered where its signature, in the shape of this API version, is expected.
         unsafe {
             let init = self.choose(vcpu_init_v6::<E> as *const (), vcpu_init_v7::<E> as *const ());
             (api.register_vcpu_init_cb)(self.id, init, none);
-            (api.register_vcpu_idle_cb)(self.id, safepoint, none);
-            (api.register_vcpu_resume_cb)(self.id, safepoint, none);
+            let idle = self.choose(idle_v6::<E> as *const (), idle_v7::<E> as *const ());
+            (api.register_vcpu_idle_cb)(self.id, idle, none);
+            let resume = self.choose(resume_v6::<E> as *const (), resume_v7::<E> as *const ());
+            (api.register_vcpu_resume_cb)(self.id, resume, none);
             let flush = self.choose(flush_v6::<E> as *const (), flush_v7::<E> as *const ());
             (api.register_flush_cb)(self.id, flush, none);
             let exit = self.choose(atexit_v6::<E> as *const (), atexit_v7::<E> as *const ());
@@ -209,22 +245,8 @@ impl Registrar<'_> {
 
 /// The callback of an instruction with a site.
 pub(crate) fn exec_callback<E: Events>(planted: Planted, access: Access) -> ExecCallback {
-    const LANDS_COUNT_ALL: u8 = LANDS | COUNT_ALL;
-    const LANDS_ASK: u8 = LANDS | ASK_PRIVILEGE;
-    match (access, planted.lands, planted.serving) {
-        (Access::Pc, false, Serving::Plain) => hit_and_jump::<E, 0>,
-        (Access::Pc, false, Serving::CountAll) => hit_and_jump::<E, COUNT_ALL>,
-        (Access::Pc, false, Serving::AskPrivilege) => hit_and_jump::<E, ASK_PRIVILEGE>,
-        (Access::Pc, true, Serving::Plain) => hit_and_jump::<E, LANDS>,
-        (Access::Pc, true, Serving::CountAll) => hit_and_jump::<E, LANDS_COUNT_ALL>,
-        (Access::Pc, true, Serving::AskPrivilege) => hit_and_jump::<E, LANDS_ASK>,
-        (_, false, Serving::Plain) => hit::<E, 0>,
-        (_, false, Serving::CountAll) => hit::<E, COUNT_ALL>,
-        (_, false, Serving::AskPrivilege) => hit::<E, ASK_PRIVILEGE>,
-        (_, true, Serving::Plain) => hit::<E, LANDS>,
-        (_, true, Serving::CountAll) => hit::<E, LANDS_COUNT_ALL>,
-        (_, true, Serving::AskPrivilege) => hit::<E, LANDS_ASK>,
-    }
+    let bits = bits(planted);
+    if access == Access::Pc { each_planted!(hit_and_jump, bits) } else { each_planted!(hit, bits) }
 }
 
 /// The callback of the instruction behind a site.

@@ -51,6 +51,20 @@ fn is_padding(mut text: &[u8]) -> bool {
     true
 }
 
+/// Where a function goes on after its one call of another: `caller+0x6a/0xa0`.
+#[track_caller]
+pub(crate) fn behind_call(image: &KernelImage, caller: &str, callee: &str) -> String {
+    let ((_, size), (target, _)) = (symbol(image, caller), symbol(image, callee));
+    let calls = |insn: &Insn| matches!(insn.flow, Flow::Call { target: called } if called.0 == target);
+    let found: Vec<u64> = instructions(image, caller)
+        .iter()
+        .filter(|(_, insn)| calls(insn))
+        .map(|(offset, insn)| offset + u64::from(insn.len))
+        .collect();
+    assert_eq!(found.len(), 1, "{caller} calls {callee}");
+    format!("{caller}+{:#x}/{size:#x}", found[0])
+}
+
 /// Whether execution goes on behind the instruction, always.
 pub(crate) fn falls_through(flow: Flow) -> bool {
     matches!(flow, Flow::Next | Flow::Call { .. })

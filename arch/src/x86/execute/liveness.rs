@@ -1,5 +1,7 @@
 //! Whether the arithmetic flags are still of use: a walk forward to what reads them, or to where all are overwritten.
 
+use std::ops::Range;
+
 use super::{STATUS, may_keep_flags};
 use crate::x86::decode;
 use crate::{Flow, GuestAddr};
@@ -7,8 +9,8 @@ use crate::{Flow, GuestAddr};
 /// Compilers set the flags again within a few instructions.
 const MOST_INSTRUCTIONS: usize = 64;
 
-/// `text` begins at `addr`. A flag that an instruction leaves undefined counts as overwritten: nothing can make use of it.
-pub(super) fn flags_are_dead(text: &[u8], addr: GuestAddr) -> bool {
+/// `text` begins at `addr`, inside of `function`. A flag that an instruction leaves undefined counts as overwritten: nothing can make use of it.
+pub(super) fn flags_are_dead(text: &[u8], addr: GuestAddr, function: &Range<u64>) -> bool {
     let mut unwritten = STATUS;
     let mut here = addr;
     for _ in 0..MOST_INSTRUCTIONS {
@@ -30,6 +32,8 @@ pub(super) fn flags_are_dead(text: &[u8], addr: GuestAddr) -> bool {
                 }
                 GuestAddr(instruction.next_ip())
             }
+            // A jump to another function is a call by the same convention, and so is the one to the return thunk.
+            Flow::Jump { target } if !function.is_empty() && !function.contains(&target.0) => return true,
             Flow::Jump { target } => target,
             // System V ABI, AMD64 supplement, section 3.2.1: the flags are not preserved across calls, and pass nothing.
             // Compilers keep them over no indirect jump either.
@@ -47,7 +51,7 @@ mod tests {
     const HERE: GuestAddr = GuestAddr(0xffff_ffff_8100_0000);
 
     fn dead(text: &[u8]) -> bool {
-        flags_are_dead(text, HERE)
+        flags_are_dead(text, HERE, &(0..0))
     }
 
     #[test]
@@ -72,6 +76,15 @@ mod tests {
         for (text, code) in cases {
             assert!(dead(code), "{text}");
         }
+    }
+
+    #[test]
+    fn a_jump_to_another_function_ends_them() {
+        // mov %rax,%rbx; jmp +0x100
+        let code = [0x48, 0x89, 0xc3, 0xe9, 0x00, 0x01, 0x00, 0x00];
+        assert!(flags_are_dead(&code, HERE, &(HERE.0 - 0x20..HERE.0 + 0x40)));
+        assert!(!flags_are_dead(&code, HERE, &(HERE.0 - 0x20..HERE.0 + 0x200)), "inside, and not in the text");
+        assert!(!flags_are_dead(&code, HERE, &(0..0)), "nobody knows the function");
     }
 
     #[test]

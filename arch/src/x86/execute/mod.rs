@@ -81,8 +81,8 @@ impl Execute for X86_64 {
         successors::are_known(slot, addr)
     }
 
-    fn flags_dead_after(&self, text: &[u8], addr: GuestAddr) -> bool {
-        liveness::flags_are_dead(text, addr)
+    fn flags_dead_after(&self, text: &[u8], addr: GuestAddr, function: &std::ops::Range<u64>) -> bool {
+        liveness::flags_are_dead(text, addr, function)
     }
 
     fn execute(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<Executed, ExecuteError> {

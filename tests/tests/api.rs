@@ -1,0 +1,272 @@
+//! The Rust API, through two plugins built on it: `tests/plugins/api_check`, which does what each test asks for and says
+//! what it saw as `API key=value`, and `examples/open_watch`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu};
+
+const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
+
+/// Builds both as a user would. Their dependencies are those of the plugin's own release build.
+fn plugin(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let release = BUILT.get_or_init(|| {
+        // The target folder of this test, which is not always the workspace's.
+        let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder").to_owned();
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--release", "--package", "api_check", "--package", "open_watch", "--target-dir"])
+            .arg(&target)
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the plugins build");
+        target.join("release")
+    });
+    release.join(format!("lib{name}.so"))
+}
+
+fn check(qemu: Qemu, what: &str) -> Boot {
+    Boot::new(qemu, KERNEL)
+        // A busy host may keep the timer from the kernel for so long that it gives up.
+        .append("nokaslr quiet no_timer_check")
+        .plugin_file(plugin("api_check"))
+        .plugin_arg(format!("x-do={what}"))
+}
+
+/// What the plugin said about `key`.
+#[track_caller]
+fn said<'a>(boot: &'a BootResult, key: &str) -> &'a str {
+    let prefix = format!("API {key}=");
+    let found = boot.stderr.lines().find_map(|line| line.strip_prefix(&prefix));
+    found.unwrap_or_else(|| panic!("nothing about {key}:\n{}", boot.stderr))
+}
+
+#[track_caller]
+fn assert_said(boot: &BootResult, qemu: Qemu, expected: &[(&str, &str)]) {
+    let found: Vec<_> = expected.iter().map(|(key, _)| (*key, said(boot, key))).collect();
+    assert_eq!(found, expected, "{qemu}\n{}", boot.stderr);
+}
+
+#[track_caller]
+fn number(boot: &BootResult, key: &str) -> u64 {
+    said(boot, key).parse().unwrap_or_else(|error| panic!("{key}: {error}\n{}", boot.stderr))
+}
+
+/// A plugin in Rust has QEMU's entry points, and the constructor that makes one .so fit several QEMUs.
+#[test]
+fn entry_points_are_exported() {
+    for name in ["api_check", "open_watch"] {
+        let symbols = Command::new("nm").args(["-D", "--defined-only"]).arg(plugin(name)).output().expect("nm runs");
+        let symbols = String::from_utf8_lossy(&symbols.stdout).into_owned();
+        let mut names: Vec<_> = symbols.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+        names.retain(|name| name.contains("qemu_plugin"));
+        names.sort_unstable();
+        assert_eq!(names, ["qemu_plugin_install", "qemu_plugin_version"], "{name}: {symbols}");
+    }
+}
+
+/// 10^5 calls: every handler sees each of them, with the right next PC, argument, data and result.
+#[test]
+fn handlers_see_every_call() {
+    for qemu in Qemu::selected() {
+        let boot = check(qemu, "counts")
+            .plugin_arg("x-more=a,b")
+            .plugin_arg("count=p:by_line __x64_sys_getppid")
+            .script(["getppid 100000"])
+            .run_ok();
+        let calls = "100000";
+        assert_said(
+            &boot,
+            qemu,
+            &[
+                ("pre", calls),
+                ("post", calls),
+                ("entry", calls),
+                ("return", calls),
+                ("hits", "[Some(100000), Some(100000), Some(0), Some(100000)]"),
+                ("nmissed", "Some(0)"),
+                ("arch", "x86_64"),
+                ("args", r#"[("do", "counts"), ("more", "a,b")]"#),
+                ("slid", "true"),
+            ],
+        );
+        // Rust probes stand in the summary beside the others.
+        let summary = boot.summary();
+        let hits = |name: &str| summary.probe(name).hits;
+        let names = ["__x64_sys_getppid", "__x64_sys_getppid__return", "silent", "only_counts", "by_line"];
+        assert_eq!(names.map(hits), [100_000, 100_000, 0, 100_000, 100_000], "{}", boot.stderr);
+        assert!(boot.stderr.contains("rust/only_counts "), "{}", boot.stderr);
+        assert_eq!(boot.trace.lines().filter(|line| !line.starts_with('#')).count(), 0, "no records");
+    }
+}
+
+/// Each refusal has the kernel's errno, and refuses without a trace.
+#[test]
+fn refusals_have_the_kernels_errno() {
+    for qemu in Qemu::selected() {
+        let boot = check(qemu, "errors").script(["getppid 10"]).run_ok();
+        let errno = |key: &str| said(&boot, key).split(' ').next().unwrap_or_default().to_owned();
+        let expected = [
+            ("unknown", "2"),
+            ("module", "2"),
+            ("data", "22"),
+            ("boundary", "84"),
+            ("offset", "22"),
+            ("outside", "2"),
+            ("entry", "22"),
+            ("unique", "99"),
+            ("big", "7"),
+            ("none", "22"),
+            ("name", "22"),
+            ("post", "ok"),
+            ("taken", "17"),
+            ("batch", "84"),
+            ("batch_ok", "3"),
+            ("unregister", "true"),
+            ("again", "22"),
+            ("hits_again", "22"),
+            ("enable_again", "22"),
+            ("reused", "false"),
+            ("all", "2"),
+        ];
+        let found: Vec<_> = expected.iter().map(|(key, _)| (*key, errno(key))).collect();
+        let expected: Vec<_> = expected.iter().map(|(key, errno)| (*key, (*errno).to_owned())).collect();
+        assert_eq!(found, expected, "{qemu}\n{}", boot.stderr);
+        assert!(said(&boot, "unknown").contains("did you mean vfs_read?"), "{}", boot.stderr);
+        let (state, flow) = (said(&boot, "state"), said(&boot, "flow"));
+        match qemu {
+            Qemu::V11_1 => assert_eq!((state, flow), ("ok", "ok"), "{}", boot.stderr),
+            Qemu::V7_2 | Qemu::V10_0 => {
+                assert!(state.starts_with("95 ") && state.contains("10.1"), "{}", boot.stderr);
+                assert!(flow.starts_with("95 ") && flow.contains("11.0"), "{}", boot.stderr);
+            }
+        }
+        assert!(!boot.stderr.contains("panicked"), "{}", boot.stderr);
+        assert!(!boot.stderr.contains("rust/vfs_write"), "nothing of the batch is there\n{}", boot.stderr);
+    }
+}
+
+/// A thread registers, disables, enables and unregisters between counted calls: all counts are exact, and what a handler
+/// holds is dropped when `unregister` returns.
+#[test]
+fn probes_come_and_go_at_run_time() {
+    for qemu in Qemu::selected() {
+        let boot = check(qemu, "comes-and-goes")
+            .smp(2)
+            .script([
+                "getppid 1000",
+                "sleep 2500",
+                "getppid 5000",
+                "sleep 2500",
+                "getppid 500",
+                "sleep 2500",
+                "getppid 1000",
+                "sleep 4000",
+                "getppid 200",
+                "sleep 1000",
+            ])
+            .run_ok();
+        let times = ["register_ms", "unregister_ms"].map(|key| number(&boot, key));
+        println!("{qemu}: register, unregister in a guest that sleeps: {times:?} ms");
+        assert_said(
+            &boot,
+            qemu,
+            &[
+                ("gone", "2"),
+                ("strong", "1"),
+                // The first is disabled for 500 calls; then nothing of either is called any more.
+                ("own", "[6000, 6000, 6500, 6500]"),
+                ("after", "[6000, 6000, 6500, 6500]"),
+            ],
+        );
+    }
+}
+
+/// The same as fast as possible, while two vCPUs hit the place: nothing is lost in between and nothing runs afterwards.
+#[test]
+fn unregister_is_a_barrier_under_load() {
+    for qemu in Qemu::selected() {
+        let boot = check(qemu, "hammer").smp(2).script(["threads 2 getppid 3000000"]).run_ok();
+        println!("{qemu}: {} rounds of {} us", number(&boot, "rounds"), number(&boot, "round_us"));
+        assert_said(&boot, qemu, &[("hammer", "lost=0 late=0 held=0")]);
+        assert!(number(&boot, "rounds") > 10 && number(&boot, "seen") > 100, "{qemu}\n{}", boot.stderr);
+    }
+}
+
+/// A handler that would wait for itself is refused; what needs no waiting is answered.
+#[test]
+fn a_handler_may_not_register() {
+    for qemu in Qemu::selected() {
+        let boot = check(qemu, "from-handler").script(["getppid 1000"]).run_ok();
+        assert_said(&boot, qemu, &[("refused", "1000"), ("allowed", "1000"), ("other", "Ok(0)")]);
+    }
+}
+
+/// A panic ends the handlers of its probe, and nothing else.
+#[test]
+fn a_panic_silences_its_probe() {
+    for qemu in Qemu::selected() {
+        let boot = check(qemu, "panics").script(["getppid 1000", "say alive"]).run_ok();
+        assert_said(&boot, qemu, &[("good", "1000"), ("bad", "100")]);
+        assert_eq!(boot.stderr.matches("a handler of rust/bad panicked: the hundredth hit").count(), 1, "{}", boot.stderr);
+        assert!(boot.stderr.contains("a closure of on_exit panicked: at exit"), "{}", boot.stderr);
+        assert_eq!(boot.summary().probe("good").hits, 1000);
+    }
+}
+
+/// An error or a panic of the set-up function ends QEMU with its text.
+#[test]
+fn a_failing_set_up_ends_qemu() {
+    for qemu in Qemu::selected() {
+        let failed = check(qemu, "fails").run();
+        assert!(!failed.status.success());
+        assert!(failed.stderr.contains("qkprobe: error: vfs_read+0x1: no instruction begins here"), "{}", failed.stderr);
+        let panicked = check(qemu, "set-up-panics").run();
+        assert!(!panicked.status.success());
+        assert!(panicked.stderr.contains("the set-up function panicked: asked for"), "{}", panicked.stderr);
+    }
+}
+
+/// A pre handler returns to the caller by itself: the function does not run, and neither the older probe nor a post handler.
+#[test]
+fn a_handler_answers_for_the_function() {
+    for qemu in Qemu::selected() {
+        let boot = check(qemu, "jumps").script(["getppid 1000"]).run_ok();
+        match qemu {
+            Qemu::V11_1 => assert_said(&boot, qemu, &[("older", "0"), ("post", "0"), ("jumped", "1000")]),
+            Qemu::V7_2 | Qemu::V10_0 => {
+                assert_said(&boot, qemu, &[("older", "1000"), ("post", "1000"), ("jumped", "0")]);
+                assert!(said(&boot, "refused").starts_with("95 "), "{}", boot.stderr);
+            }
+        }
+    }
+}
+
+/// The example counts what the script opens.
+#[test]
+fn the_example_watches_opens() {
+    for qemu in Qemu::selected() {
+        let boot = Boot::new(qemu, KERNEL)
+            .append("quiet no_timer_check")
+            .plugin_file(plugin("open_watch"))
+            .plugin_arg("x-slowest=3")
+            .script(["openclose 700 /qk.script", "openclose 300 /no/such/file"])
+            .run_ok();
+        let line = boot.stderr.lines().find(|line| line.starts_with("open_watch: ") && line.contains(" calls"));
+        let line = line.unwrap_or_else(|| panic!("no report\n{}", boot.stderr));
+        let count = |what: &str| {
+            let field = line.trim_start_matches("open_watch: ").split(", ").find(|field| field.contains(what));
+            let number = field.and_then(|field| field.split(' ').find_map(|word| word.parse::<u64>().ok()));
+            number.unwrap_or_else(|| panic!("no {what} in {line}"))
+        };
+        // The kernel and init open a few more.
+        assert!((700..720).contains(&count("opened")), "{line}");
+        assert!(line.contains(", 30") && line.contains(" errno 2"), "{line}");
+        assert_eq!(count("calls"), boot.summary().probe("do_sys_openat2__return").hits, "{line}");
+        assert!(!line.contains("not awaited") && !line.contains("traced"), "{line}");
+        println!("{qemu}: {}", boot.stderr);
+        let slowest = boot.stderr.lines().filter(|line| line.contains(" us  /")).count();
+        assert_eq!(slowest, 3, "{}", boot.stderr);
+    }
+}
