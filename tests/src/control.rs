@@ -1,4 +1,4 @@
-//! The other side of `control=SOCKET`, and a gate at which a guest's script waits for the test.
+//! The other side of `control=SOCKET`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,69 +15,14 @@ use crate::running::Running;
 
 /// The control socket of [`Boot::control`], in the boot's folder, which is QEMU's.
 const SOCKET: &str = "control.sock";
-/// The host's end of the guest's `/dev/ttyS1`.
-const GATE: &str = "gate.sock";
 /// How long a reply may take, on a machine that does other things as well.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Boot {
     /// Loads the plugin with a control socket: see [`ControlClient::connect`].
     #[must_use]
     pub fn control(self) -> Self {
         self.plugin_arg(format!("control={SOCKET}"))
-    }
-
-    /// Gives the guest a port at which its script waits for [`Gate::open`]: the line [`gate`].
-    #[must_use]
-    pub fn gates(self) -> Self {
-        let chardev = format!("socket,id=gate,path={GATE},server=on,wait=off");
-        self.extra_args(["-chardev", &chardev, "-serial", "chardev:gate"])
-    }
-}
-
-/// The line of a script that waits until the test opens this gate.
-#[must_use]
-pub fn gate(name: &str) -> String {
-    format!("until 100000 /dev/ttyS1 open-{name}.")
-}
-
-/// The test's hand on the gates of a guest ([`Boot::gates`]).
-#[derive(Debug)]
-pub struct Gate(UnixStream);
-
-impl Gate {
-    /// The gates of this guest.
-    ///
-    /// # Panics
-    /// There are none.
-    #[must_use]
-    #[track_caller]
-    pub fn of(running: &Running) -> Self {
-        let socket = connect(&running.folder().join(GATE));
-        // The terminal's echo is of no use, and must not fill the socket.
-        let mut echo = socket.try_clone().expect("a socket can be cloned");
-        thread::spawn(move || std::io::copy(&mut echo, &mut std::io::sink()));
-        Self(socket)
-    }
-
-    /// Opens a gate, and waits until `text` is on the console: what the script says some lines later.
-    ///
-    /// # Panics
-    /// It does not come.
-    #[track_caller]
-    pub fn open(&mut self, running: &Running, name: &str, text: &str) {
-        let start = Instant::now();
-        let mut sent: Option<Instant> = None;
-        while !running.console().contains(text) {
-            assert!(start.elapsed() < PATIENCE, "no {text:?} behind gate {name}:\n{}", running.console());
-            // Again and again: what comes before the guest opens its port is lost. The last byte ends a `read` like the
-            // end of a file.
-            if sent.is_none_or(|sent| sent.elapsed() > Duration::from_millis(300)) {
-                self.0.write_all(format!("open-{name}.\n\x04").as_bytes()).expect("QEMU reads the port");
-                sent = Some(Instant::now());
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
     }
 }
 
@@ -310,14 +255,26 @@ fn counts(list: &Value) -> Vec<Counts> {
     list.as_array().unwrap_or_else(|| panic!("no list: {list}")).iter().map(one).collect()
 }
 
+fn stderr_beside(path: &Path) -> String {
+    std::fs::read_to_string(path.with_file_name("stderr")).unwrap_or_default()
+}
+
+/// Whether QEMU was refused its start.
+fn says_error(path: &Path) -> bool {
+    stderr_beside(path).contains("qkprobe: error: ")
+}
+
 /// Connects as soon as the socket is there.
 #[track_caller]
-fn connect(path: &Path) -> UnixStream {
+pub(crate) fn connect(path: &Path) -> UnixStream {
     let start = Instant::now();
     loop {
         match UnixStream::connect(path) {
             Ok(socket) => return socket,
-            Err(error) => assert!(start.elapsed() < PATIENCE, "{}: {error}", path.display()),
+            Err(error) if start.elapsed() > PATIENCE || says_error(path) => {
+                panic!("{}: {error}\n{}", path.display(), stderr_beside(path))
+            }
+            Err(_) => {}
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -18,7 +18,8 @@
 //! - [`boot`]: what to boot and how ([`Boot`]), down to QEMU's command line.
 //! - [`running`]: a QEMU that runs ([`Running`]): its console, signals, its end.
 //! - [`result`]: what a boot left behind ([`BootResult`]), parsed.
-//! - [`control`]: the plugin's control socket ([`ControlClient`]), and gates at which the guest waits ([`Gate`]).
+//! - [`control`]: the plugin's control socket ([`ControlClient`]).
+//! - [`guest`]: a guest that does its script step by step ([`Guest`]).
 //! - [`initramfs`]: the archive that the guest starts from.
 //!
 //! The environment: `QKPROBE_PLUGIN` is the plugin to load (else the newest `release/libqkprobe.so` of the workspace),
@@ -28,12 +29,14 @@
 pub mod boot;
 pub mod cache;
 pub mod control;
+pub mod guest;
 pub mod initramfs;
 pub mod result;
 pub mod running;
 
 pub use boot::{Boot, Threads, plugin_path};
 pub use cache::{Cache, CacheError, GuestArch, GuestKernel, Qemu};
-pub use control::{ControlClient, ControlError, Counts, Gate, gate};
+pub use control::{ControlClient, ControlError, Counts};
+pub use guest::{Gate, Guest, gate};
 pub use result::{BootResult, ProbeSummary, QkLine, Summary};
 pub use running::{BootError, Running, Signal};

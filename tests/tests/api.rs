@@ -16,7 +16,7 @@ fn plugin(name: &str) -> PathBuf {
         // The target folder of this test, which is not always the workspace's.
         let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder").to_owned();
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--release", "--package", "api_check", "--package", "open_watch", "--target-dir"])
+            .args(["build", "--quiet", "--release", "-p", "api_check", "-p", "open_watch", "--target-dir"])
             .arg(&target)
             .status()
             .expect("cargo runs");
@@ -209,7 +209,8 @@ fn a_panic_silences_its_probe() {
     for qemu in Qemu::selected() {
         let boot = check(qemu, "panics").script(["getppid 1000", "say alive"]).run_ok();
         assert_said(&boot, qemu, &[("good", "1000"), ("bad", "100")]);
-        assert_eq!(boot.stderr.matches("a handler of rust/bad panicked: the hundredth hit").count(), 1, "{}", boot.stderr);
+        let told = boot.stderr.matches("a handler of rust/bad panicked: the hundredth hit").count();
+        assert_eq!(told, 1, "{}", boot.stderr);
         assert!(boot.stderr.contains("a closure of on_exit panicked: at exit"), "{}", boot.stderr);
         assert_eq!(boot.summary().probe("good").hits, 1000);
     }
@@ -221,7 +222,11 @@ fn a_failing_set_up_ends_qemu() {
     for qemu in Qemu::selected() {
         let failed = check(qemu, "fails").run();
         assert!(!failed.status.success());
-        assert!(failed.stderr.contains("qkprobe: error: vfs_read+0x1: no instruction begins here"), "{}", failed.stderr);
+        assert!(
+            failed.stderr.contains("qkprobe: error: vfs_read+0x1: no instruction begins here"),
+            "{}",
+            failed.stderr
+        );
         let panicked = check(qemu, "set-up-panics").run();
         assert!(!panicked.status.success());
         assert!(panicked.stderr.contains("the set-up function panicked: asked for"), "{}", panicked.stderr);

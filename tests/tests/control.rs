@@ -3,64 +3,11 @@
 mod common;
 
 use common::trace_lines;
-use qkprobe_tests::{Boot, BootResult, ControlClient, Gate, GuestKernel, Qemu, Running, gate};
+use qkprobe_tests::{Boot, BootResult, Guest, GuestKernel, Qemu};
 use serde_json::json;
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
 const GETPPID: &str = "__x64_sys_getppid";
-
-/// A guest whose script is in the test's hands, step by step: behind gate `i` it does line `i` and says so.
-struct Guest {
-    running: Option<Running>,
-    gate: Gate,
-    client: ControlClient,
-    step: usize,
-}
-
-impl Guest {
-    /// Boots; the guest waits at its first gate.
-    #[track_caller]
-    fn start<S: AsRef<str>>(boot: Boot, steps: impl IntoIterator<Item = S>) -> Self {
-        // QEMU 10.0 has no other safepoint than a vCPU that goes to sleep or wakes up: this one does, a hundred times a
-        // second, whatever the script does.
-        let tick = "background expect-fail until 1000000 /proc/version never";
-        let mut script = vec![tick.to_owned(), "say ready.".to_owned()];
-        for (index, step) in steps.into_iter().enumerate() {
-            script.extend([gate(&index.to_string()), step.as_ref().to_owned(), format!("say done-{index}.")]);
-        }
-        let mut running = boot.gates().control().script(script).spawn().unwrap();
-        let client = ControlClient::connect(&running);
-        running.wait_for_console("ok say ready.", std::time::Duration::from_secs(60)).unwrap();
-        let gate = Gate::of(&running);
-        Self { running: Some(running), gate, client, step: 0 }
-    }
-
-    /// Lets the guest do the next line.
-    #[track_caller]
-    fn step(&mut self) {
-        let name = self.step.to_string();
-        self.gate.open(self.running.as_ref().unwrap(), &name, &format!("ok say done-{name}."));
-        self.step += 1;
-    }
-
-    #[track_caller]
-    fn finish(mut self) -> BootResult {
-        let running = self.running.take().unwrap();
-        let result = running.finish().unwrap();
-        result.assert_ok();
-        result
-    }
-}
-
-impl Drop for Guest {
-    /// A failed test shows what QEMU has to say.
-    fn drop(&mut self) {
-        if let Some(running) = self.running.as_mut().filter(|_| std::thread::panicking()) {
-            let stderr = std::fs::read_to_string(running.folder().join("stderr")).unwrap_or_default();
-            eprintln!("QEMU: {:?}\n{stderr}{}", running.try_wait(), running.console());
-        }
-    }
-}
 
 fn boot(qemu: Qemu) -> Boot {
     Boot::new(qemu, KERNEL).append("quiet")
@@ -128,5 +75,65 @@ fn fifty_times_added_and_deleted() {
             }
         }
         assert_eq!(trace_lines(&result.trace).iter().filter(|line| line.event.starts_with("count")).count(), 0);
+    }
+}
+
+/// Probes that rest count nothing, and those beside them count everything.
+#[test]
+fn disabled_and_enabled_while_the_guest_runs() {
+    let second = common::instructions(&common::image(KERNEL), GETPPID)[1].0;
+    for qemu in Qemu::selected() {
+        let boot = boot(qemu)
+            .append("pti=off")
+            .plugin_arg(format!("count=p:stays {GETPPID}"))
+            .plugin_arg(format!("count=p:count {GETPPID}"))
+            .plugin_arg(format!("probe=p:event {GETPPID} sp=%sp"))
+            .plugin_arg(format!("probe=r:return {GETPPID} $retval"))
+            .plugin_arg(format!("count=p:alone {GETPPID}+{second}"));
+        let mut guest = Guest::start(boot, (0..6).map(|step| format!("getppid {}", 10u64.pow(step))));
+        let set = |guest: &mut Guest, cmd: &str, event: &str| {
+            assert_eq!(guest.client.request(json!({"cmd": cmd, "event": event}))["count"], 1, "{qemu}: {cmd} {event}");
+        };
+        guest.step();
+        set(&mut guest, "disable", "count");
+        set(&mut guest, "disable", "alone");
+        guest.step();
+        set(&mut guest, "enable", "count");
+        set(&mut guest, "disable", "event");
+        guest.step();
+        set(&mut guest, "disable", "return");
+        set(&mut guest, "enable", "alone");
+        guest.step();
+        set(&mut guest, "enable", "event");
+        set(&mut guest, "disable", "stays");
+        set(&mut guest, "disable", "count");
+        guest.step();
+        set(&mut guest, "enable", "return");
+        set(&mut guest, "enable", "stays");
+        guest.step();
+        let result = guest.finish();
+        // A digit for each step, the last one first.
+        let all = [("stays", 101_111), ("count", 1_101), ("event", 110_011), ("return", 100_111), ("alone", 111_001)];
+        common::assert_hits(&result, qemu.version(), &all);
+        assert_eq!((records(&result, "event"), records(&result, "return")), (110_011, 100_111), "{qemu}");
+        let missed = |probe: &qkprobe_tests::ProbeSummary| (probe.missed, probe.dropped) == (0, 0);
+        assert!(result.summary().probes.iter().all(missed), "{qemu}: {:?}", result.summary());
+    }
+}
+
+/// A probe that was disabled while the code cache was flushed is still the same probe.
+#[test]
+fn disabled_from_the_start() {
+    for qemu in Qemu::selected() {
+        let mut guest = Guest::start(boot(qemu), ["getppid 100", "getppid 10", "getppid 1"]);
+        guest.client.request(json!({"cmd": "add", "def": format!("p:rests {GETPPID}"), "enabled": false}));
+        guest.client.add("p:other do_sys_openat2");
+        guest.step();
+        guest.client.request(json!({"cmd": "enable", "event": "rests"}));
+        guest.step();
+        guest.client.delete("other");
+        assert_eq!(guest.client.delete("rests")[0].hits, 10, "{qemu}");
+        guest.step();
+        assert_eq!(records(&guest.finish(), "rests"), 10, "{qemu}");
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{TraceLine, assert_hits, behind_call, image, instructions, symbol, trace_lines};
 use qkprobe_arch::{Flow, GuestAddr};
-use qkprobe_symbols::KernelImage;
+use qkprobe_symbols::{KernelImage, Lookup};
 use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu, Summary, Threads};
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
@@ -356,6 +356,65 @@ fn a_loaded_guest_with_two_vcpus() {
 fn a_loaded_guest_of_another_kernel() {
     check_loaded(Qemu::V11_1, GuestKernel::X86_64Cloud6_12, Threads::Multi);
     check_loaded(Qemu::V10_0, GuestKernel::X86_64Cloud7, Threads::Multi);
+}
+
+/// C functions from all over the kernel: those that begin with ftrace's call and whose name is theirs alone.
+fn functions(image: &KernelImage, wanted: usize) -> Vec<String> {
+    let ((fentry, _), (end, _)) = (symbol(image, "__fentry__"), symbol(image, "_etext"));
+    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let begins = |addr: u64| {
+        let insn = image.bytes(GuestAddr(addr), 5).and_then(|text| arch.decode(GuestAddr(addr), text).ok());
+        insn.is_some_and(|insn| matches!(insn.flow, Flow::Call { target } if target.0 == fentry))
+    };
+    let mut by_address = BTreeMap::new();
+    for symbol in image.symbols.iter().filter(|symbol| symbol.addr.0 < end && symbol.size >= 32) {
+        let alone = matches!(image.symbols.lookup(None, symbol.name), Lookup::One(_));
+        if alone && !symbol.name.contains('.') && begins(symbol.addr.0) {
+            by_address.insert(symbol.addr.0, symbol.name.to_owned());
+        }
+    }
+    let step = by_address.len() / wanted;
+    by_address.into_values().step_by(step).take(wanted).collect()
+}
+
+#[test]
+fn hundreds_of_functions_at_once() {
+    const FUNCTIONS: usize = 400;
+    let functions = functions(&image(KERNEL), FUNCTIONS);
+    assert_eq!(functions.len(), FUNCTIONS);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("probes.toml");
+    let text = |kind: &str, function: &str| {
+        format!("[[probe]]\ndef = '{kind}:{kind}_{function} {function}'\naction = 'count'\n")
+    };
+    let text: String = functions.iter().map(|function| text("p", function) + &text("r", function)).collect();
+    std::fs::write(&config, text).unwrap();
+    for qemu in Qemu::selected() {
+        let boot = Boot::new(qemu, KERNEL)
+            .smp(2)
+            .append("quiet")
+            .script([
+                "threads 2 openclose 200 /init",
+                "background procs 3 pipe 100",
+                "procs 2 exec 6",
+                "wait",
+                "fork 20",
+            ])
+            .plugin_arg("out=/dev/null")
+            .plugin_arg(format!("config={}", config.display()))
+            .run_ok();
+        let summary = boot.summary();
+        for function in &functions {
+            assert_all_accounted(&summary, &format!("p_{function}"), &format!("r_{function}"));
+        }
+        let returns = || summary.probes.iter().filter(|probe| probe.kind == "r");
+        let (called, calls) =
+            (returns().filter(|probe| probe.hits > 0).count(), returns().map(|probe| probe.hits).sum::<u64>());
+        assert!(called > 50 && calls > 10_000, "{qemu}: {called} functions, {calls} calls");
+        // What is pending is a sleeping task's, and most functions do not sleep.
+        let pending: Vec<_> = returns().filter(|probe| probe.pending + probe.abandoned != 0).collect();
+        assert!(pending.len() < 20, "{qemu}: {pending:?}");
+    }
 }
 
 #[test]

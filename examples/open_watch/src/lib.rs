@@ -93,7 +93,8 @@ impl Seen {
         // A handler may take a lock that is held for moments only, by other handlers and nobody else.
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         *returned.results.entry(errno).or_insert(0) += 1;
-        let is_slow = returned.slowest.len() < keep || returned.slowest.last().is_some_and(|(least, _)| latency > *least);
+        let is_slow =
+            returned.slowest.len() < keep || returned.slowest.last().is_some_and(|(least, _)| latency > *least);
         if keep == 0 || !is_slow {
             return;
         }

@@ -82,7 +82,8 @@ impl Against<'_> {
                 None => Box::new(|_, _| {}),
             },
         };
-        let handler = Handler::Return(Returns { work: ReturnWork::Handlers(handlers), limit: maxactive.map(Limit::new) });
+        let handler =
+            Handler::Return(Returns { work: ReturnWork::Handlers(handlers), limit: maxactive.map(Limit::new) });
         Ok(self.ready(common, found, name, Privilege::Kernel, handler, false, &contained))
     }
 
@@ -106,9 +107,7 @@ impl Against<'_> {
             }
         };
         let what = "this changes the guest";
-        self.abilities
-            .check(common.access, what)
-            .map_err(|what| Error::Unsupported { place: text.clone(), what })?;
+        self.abilities.check(common.access, what).map_err(|what| Error::Unsupported { place: text.clone(), what })?;
         let addr_is_entry = target.is_function_entry(addr);
         let probed = match target.check_place(addr) {
             Ok(probed) => probed,

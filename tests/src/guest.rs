@@ -1,0 +1,177 @@
+//! A guest that does its script step by step, when the test says so.
+
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::boot::Boot;
+use crate::control::{ControlClient, PATIENCE, connect};
+use crate::result::BootResult;
+use crate::running::Running;
+
+/// The host's end of the guest's `/dev/ttyS1`.
+const GATE: &str = "gate.sock";
+
+impl Boot {
+    /// Gives the guest a port at which its script waits for [`Gate::open`]: the line [`gate`].
+    #[must_use]
+    pub fn gates(self) -> Self {
+        let chardev = format!("socket,id=gate,path={GATE},server=on,wait=off");
+        self.extra_args(["-chardev", &chardev, "-serial", "chardev:gate"])
+    }
+}
+
+/// The line of a script that waits until the test opens this gate.
+#[must_use]
+pub fn gate(name: &str) -> String {
+    format!("until 100000 /dev/ttyS1 open-{name}.")
+}
+
+/// The test's hand on the gates of a guest ([`Boot::gates`]).
+#[derive(Debug)]
+pub struct Gate(UnixStream);
+
+impl Gate {
+    /// The gates of this guest.
+    ///
+    /// # Panics
+    /// There are none.
+    #[must_use]
+    #[track_caller]
+    pub fn of(running: &Running) -> Self {
+        let socket = connect(&running.folder().join(GATE));
+        // The terminal's echo is of no use, and must not fill the socket.
+        let mut echo = socket.try_clone().expect("a socket can be cloned");
+        thread::spawn(move || std::io::copy(&mut echo, &mut std::io::sink()));
+        Self(socket)
+    }
+
+    /// Opens a gate, and waits until `text` is on the console: what the script says some lines later.
+    ///
+    /// # Panics
+    /// It does not come.
+    #[track_caller]
+    pub fn open(&mut self, running: &Running, name: &str, text: &str) {
+        let start = Instant::now();
+        let mut sent: Option<Instant> = None;
+        while !running.console().contains(text) {
+            assert!(start.elapsed() < PATIENCE, "no {text:?} behind gate {name}:\n{}", running.console());
+            // Again and again: what comes before the guest opens its port is lost. The last byte ends a `read` like the
+            // end of a file.
+            if sent.is_none_or(|sent| sent.elapsed() > Duration::from_millis(300)) {
+                self.0.write_all(format!("open-{name}.\n\x04").as_bytes()).expect("QEMU reads the port");
+                sent = Some(Instant::now());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// A guest whose script is in the test's hands: behind gate `i` it does step `i` and says so.
+#[derive(Debug)]
+pub struct Guest {
+    running: Option<Running>,
+    gate: Gate,
+    /// A client of the plugin's control socket.
+    pub client: ControlClient,
+    step: usize,
+}
+
+impl Guest {
+    /// Boots with a control socket, to the first gate. The script of `boot` comes before; a step is a line of the
+    /// script, or several.
+    ///
+    /// # Panics
+    /// The guest does not come so far.
+    #[must_use]
+    #[track_caller]
+    pub fn start<S: AsRef<str>>(boot: Boot, steps: impl IntoIterator<Item = S>) -> Self {
+        // QEMU 10.0 has no other safepoint than a vCPU that goes to sleep or wakes up: this one does, a hundred times a
+        // second, whatever the script does.
+        let tick = "background expect-fail until 1000000 /proc/version never";
+        let mut script = vec![tick.to_owned(), "say ready.".to_owned()];
+        for (index, step) in steps.into_iter().enumerate() {
+            script.extend([gate(&index.to_string()), step.as_ref().to_owned(), format!("say done-{index}.")]);
+        }
+        let mut running = boot.gates().control().script(script).spawn().unwrap_or_else(|error| panic!("{error}"));
+        let client = ControlClient::connect(&running);
+        running.wait_for_console("ok say ready.", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+        let gate = Gate::of(&running);
+        Self { running: Some(running), gate, client, step: 0 }
+    }
+
+    /// The QEMU.
+    ///
+    /// # Panics
+    /// Never: it leaves only when `self` does.
+    #[must_use]
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().expect("QEMU is there until the end")
+    }
+
+    /// Another client.
+    ///
+    /// # Panics
+    /// There is no server.
+    #[must_use]
+    #[track_caller]
+    pub fn connect(&self) -> ControlClient {
+        ControlClient::connect(self.running())
+    }
+
+    /// Lets the guest do the next step, and waits until it is done.
+    ///
+    /// # Panics
+    /// It takes too long.
+    #[track_caller]
+    pub fn step(&mut self) {
+        let running = self.running.as_ref().expect("QEMU is there until the end");
+        self.gate.open(running, &self.step.to_string(), &format!("ok say done-{}.", self.step));
+        self.step += 1;
+    }
+
+    /// Lets the guest begin the next step.
+    ///
+    /// # Panics
+    /// It takes too long until it does.
+    #[track_caller]
+    pub fn begin_step(&mut self, first_words: &str) {
+        let running = self.running.as_ref().expect("QEMU is there until the end");
+        self.gate.open(running, &self.step.to_string(), first_words);
+        self.step += 1;
+    }
+
+    /// Waits for QEMU's end, whatever it is.
+    ///
+    /// # Panics
+    /// It does not come.
+    #[must_use]
+    #[track_caller]
+    pub fn end(mut self) -> BootResult {
+        let running = self.running.take().expect("QEMU is there until the end");
+        running.finish().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Waits for the end of a guest that did its whole script.
+    ///
+    /// # Panics
+    /// It did not.
+    #[must_use]
+    #[track_caller]
+    pub fn finish(self) -> BootResult {
+        let result = self.end();
+        result.assert_ok();
+        result
+    }
+}
+
+impl Drop for Guest {
+    /// A failed test shows what QEMU had to say.
+    fn drop(&mut self) {
+        if let Some(running) = self.running.as_mut().filter(|_| thread::panicking()) {
+            let stderr = std::fs::read_to_string(running.folder().join("stderr")).unwrap_or_default();
+            eprintln!("QEMU: {:?}\n{stderr}{}", running.try_wait(), running.console());
+        }
+    }
+}
