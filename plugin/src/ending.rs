@@ -26,6 +26,9 @@ impl Plugin {
     }
 
     fn end(&self) {
+        crate::api::end();
+        // vCPUs may run on while QEMU ends: what they hit would have no record and yet be counted.
+        crate::qemu::shapes::end_hits();
         let drained = self.writer.finish(EXIT_PATIENCE);
         if let Some(control) = self.control.get() {
             control.stop();

@@ -23,3 +23,5 @@ mod record;
 pub mod registry;
 mod resolve;
 mod running;
+
+pub use api::{DATA_BYTES, Error, Guest, GuestAddr, Hit, Kprobe, Kretprobe, Pre, Privilege, Probe, ProbeHandle};

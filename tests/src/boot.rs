@@ -32,6 +32,7 @@ pub struct Boot {
     smp: u32,
     memory_mb: u32,
     threads: Threads,
+    code_cache_mb: Option<u32>,
     append: String,
     script: String,
     plugin: Option<Plugin>,
@@ -56,6 +57,7 @@ impl Boot {
             smp: 1,
             memory_mb: 512,
             threads: Threads::Multi,
+            code_cache_mb: None,
             append: format!("console={} panic=-1", kernel.arch().console()),
             script: String::new(),
             plugin: None,
@@ -83,6 +85,13 @@ impl Boot {
     #[must_use]
     pub fn threads(mut self, threads: Threads) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// The size of QEMU's cache of translated code in MB; QEMU's own choice is 1 GB. A full one is flushed.
+    #[must_use]
+    pub fn code_cache(mut self, megabytes: u32) -> Self {
+        self.code_cache_mb = Some(megabytes);
         self
     }
 
@@ -197,7 +206,9 @@ impl Boot {
             Threads::Multi => "tcg,thread=multi",
             Threads::Single => "tcg,thread=single",
         };
-        command.args(arch.machine()).args(["-nodefaults", "-nographic", "-no-reboot", "-accel", threads]);
+        let code_cache = self.code_cache_mb.map(|size| format!(",tb-size={size}")).unwrap_or_default();
+        let accel = format!("{threads}{code_cache}");
+        command.args(arch.machine()).args(["-nodefaults", "-nographic", "-no-reboot", "-accel", &accel]);
         command.args(["-smp", &self.smp.to_string(), "-m", &format!("{}M", self.memory_mb), "-serial", "stdio"]);
         if self.second_serial {
             command

@@ -170,6 +170,8 @@ impl Drop for Guest {
     /// A failed test shows what QEMU had to say.
     fn drop(&mut self) {
         if let Some(running) = self.running.as_mut().filter(|_| thread::panicking()) {
+            // One that crashes takes its time.
+            thread::sleep(Duration::from_secs(2));
             let stderr = std::fs::read_to_string(running.folder().join("stderr")).unwrap_or_default();
             eprintln!("QEMU: {:?}\n{stderr}{}", running.try_wait(), running.console());
         }

@@ -47,7 +47,8 @@ fn assert_effects(boot: &BootResult, expected: &[(&str, u64)]) {
 fn offset_of(image: &KernelImage, function: &str, bytes: &[u8]) -> u64 {
     let (start, _) = common::symbol(image, function);
     let has = |offset: u64| image.bytes(GuestAddr(start + offset), bytes.len()).is_some_and(|text| text == bytes);
-    let found: Vec<u64> = instructions(image, function).into_iter().map(|(offset, _)| offset).filter(|at| has(*at)).collect();
+    let found: Vec<u64> =
+        instructions(image, function).into_iter().map(|(offset, _)| offset).filter(|at| has(*at)).collect();
     match found[..] {
         [one] => one,
         _ => panic!("{bytes:02x?} in {function}: {found:?}"),
@@ -159,8 +160,8 @@ const ATTRIBUTES: [(&str, &str, &[u32]); 10] = [
         "/proc/ioports",
         "probability=30 seed=8",
         &[
-            5, 9, 14, 17, 18, 22, 26, 27, 28, 32, 33, 37, 39, 43, 46, 49, 50, 51, 55, 56, 58, 61, 65, 74, 82, 83, 87, 93,
-            100,
+            5, 9, 14, 17, 18, 22, 26, 27, 28, 32, 33, 37, 39, 43, 46, 49, 50, 51, 55, 56, 58, 61, 65, 74, 82, 83, 87,
+            93, 100,
         ],
     ),
     ("/init", "probability=0", &[]),
@@ -182,7 +183,8 @@ fn the_attributes_choose_the_hits() {
             .filter_map(|record| record.args.strip_prefix(&start)?.parse().ok())
             .collect();
         assert_eq!(results.len(), 100, "{file}, {attributes}");
-        let failed: Vec<u32> = (1..).zip(&results).filter(|(_, result)| **result == -ENOENT).map(|(hit, _)| hit).collect();
+        let failed: Vec<u32> =
+            (1..).zip(&results).filter(|(_, result)| **result == -ENOENT).map(|(hit, _)| hit).collect();
         assert_eq!(failed, *expected, "{file}, {attributes}");
         assert!(results.iter().all(|result| *result == -ENOENT || *result >= 0), "{file}, {attributes}: {results:?}");
         let effects = expected.len() as u64;
@@ -226,8 +228,7 @@ fn the_newest_comes_first_and_a_changed_flow_ends_it() {
         .plugin_arg("probe=r:result do_sys_openat2 file=+0($arg2):ustring ret=$retval:s64 if file == \"/init\"")
         .plugin_arg(opens("p", "newest", "/init", "count"))
         .run_ok();
-    let expected =
-        [("oldest", 0), ("late", 0), ("second", 50), ("first", 100), ("result", 100), ("newest", 100)];
+    let expected = [("oldest", 0), ("late", 0), ("second", 50), ("first", 100), ("result", 100), ("newest", 100)];
     assert_hits(&boot, "order", &expected);
     assert_effects(&boot, &[("first", 50), ("second", 50)]);
     assert_eq!(opened(&boot, 1), (0.0, 100.0));
@@ -287,7 +288,9 @@ fn registers_and_memory_are_set() {
             "count=p:post __x64_sys_openat+{flags} {inside} if file == \"/proc/meminfo\" do post set:%dx=0x10000"
         ))
         // A byte of the program's own memory: /proc/Xmdline.
-        .plugin_arg(format!("count=p:user __x64_sys_openat {path} if file == \"/proc/cmdline\" do set:+6(+104($arg1)):u8=0x58"))
+        .plugin_arg(format!(
+            "count=p:user __x64_sys_openat {path} if file == \"/proc/cmdline\" do set:+6(+104($arg1)):u8=0x58"
+        ))
         .plugin_arg("count=p:sym __x64_sys_getppid do set:@pid_max:u32=12345 nth=7")
         // Nothing is there.
         .plugin_arg("count=p:hole __x64_sys_getppid do set:+0(+0x7000000000000000($arg1)):u64=1 times=3")
@@ -337,7 +340,11 @@ fn instructions_are_skipped_and_replaced() {
         .run_ok();
     // nop is newer than skip: it hits first, and changes hits 910, 920, ..., 1010.
     assert_effects(&boot, &[("skip", 200), ("nop", 11), ("longer", 50), ("set", 3)]);
-    assert_hits(&boot, "with", &[("called", 1010 - 211), ("result", 1010), ("nop", 1010), ("set", 1010), ("longer", 1007)]);
+    assert_hits(
+        &boot,
+        "with",
+        &[("called", 1010 - 211), ("result", 1010), ("nop", 1010), ("set", 1010), ("longer", 1007)],
+    );
     let results = |value: i64| boot.trace.matches(&format!(" r={value}\n")).count();
     // 50 of the first 200 were replaced behind it.
     assert_eq!((results(0x777), results(0x1234), results(0x7f)), (150, 50, 3), "{}", boot.trace);

@@ -1,5 +1,5 @@
-//! Probes that halt: a vCPU that is held until the control client says go on, for QEMU's monitor and for gdb; and the end
-//! of QEMU with a status of the probe's own.
+//! Probes that halt: a vCPU that is held until the control client says go on, for QEMU's monitor and for gdb; and the
+//! end of QEMU with a status of the probe's own.
 
 mod common;
 

@@ -79,7 +79,8 @@ impl Ended {
         assert!(status.code().is_some_and(|code| code != 0), "{context}");
         assert!(*took < SOON, "{context}");
         assert_eq!(stdout, "", "{context}");
-        assert_eq!(stderr.matches("qkprobe: error: ").count(), 1, "{context}");
+        let errors = stderr.lines().filter(|line| line.starts_with("qkprobe: error: ")).count();
+        assert_eq!(errors, 1, "{context}");
         assert_eq!(stderr.matches("Could not load plugin").count(), 1, "{context}");
         for never in ["panicked", "RUST_BACKTRACE", "internal error", "stack backtrace", "# tracer"] {
             assert!(!stderr.contains(never), "{never}: {context}");
@@ -171,6 +172,13 @@ const fn bad(args: &'static [&'static str], says: &'static [&'static str]) -> Mi
     Mistake { args, says }
 }
 
+/// Each is kept from the entry on.
+const MANY_SAVED: &str = "probe=r:x vfs_read a=$arg1 b=$arg2 c=$arg3 d=$arg4 e=$arg5 f=$arg6 g=$arg7 h=$arg8 i=$arg9 \
+                          j=$arg10 k=$arg11";
+/// 108 bytes.
+const LONG_PATH: &str = "control=\
+    /1234567/1234567/1234567/1234567/1234567/1234567/1234567/1234567/1234567/1234567/1234567/1234567/1234567/123";
+
 const CUT: &str = "cut short or corrupt";
 const FORMS: &str = "give a vmlinux, a vmlinuz, a System.map or a copy of /proc/kallsyms";
 
@@ -185,8 +193,12 @@ const MISTAKES: &[Mistake] = &[
     bad(&["probe=x:y vfs_read"], &["Unknown kind of probe", "help: a line begins with p (probe)"]),
     bad(&["probe=p:1x vfs_read"], &["Event name must follow the same rules as C identifiers", "p:1x vfs_read", "^"]),
     bad(&["probe=p:a/b/c vfs_read"], &["Event name must follow", "^"]),
-    bad(&["probe=r:x vfs_read"], &["probe=r:x vfs_read", "return probes", "cannot run yet: use a p: definition"]),
-    bad(&["probe=p:x vfs_read%return"], &["return probes", "cannot run yet: use a p: definition"]),
+    bad(
+        &["probe=r:x vfs_read+5"],
+        &["Retprobe address must be an function entry", "^", "give its name without an offset"],
+    ),
+    bad(&["probe=r0:x vfs_read"], &["Invalid maxactive number", "r0:x vfs_read", "^"]),
+    bad(&["probe=r99999:x vfs_read"], &["Maxactive is too big", "^", "help: at most 4096 pending calls"]),
     bad(&["probe=-:x"], &["No such probe event", "-:x"]),
     bad(&["probe=p:x vfs_read %rax"], &["Invalid register name", "^", "help: kprobe events call it %ax"]),
     bad(&["probe=p:x vfs_read a=%xx"], &["Invalid register name", "did you mean %"]),
@@ -195,7 +207,10 @@ const MISTAKES: &[Mistake] = &[
     bad(&["probe=p:x vfs_read a=%ax:u99"], &["Unknown type is specified", "a=%ax:u99", "^"]),
     bad(&["probe=p:x vfs_read a=+0(%ax"], &["Dereference brace is not closed", "^"]),
     bad(&["probe=p:x vfs_read a=%ax:string"], &["String accepts only memory argument", "+0(FETCH):string"]),
-    bad(&["probe=p:x vfs_read a=@vfs_raed"], &["Invalid probed address or symbol", "'vfs_raed' for argument a"]),
+    bad(
+        &["probe=p:x vfs_read a=@vfs_raed"],
+        &["Invalid probed address or symbol", "^", "argument a: no symbol 'vfs_raed'"],
+    ),
     bad(&["probe=p:x vfs_read a=%ax:u8[65]"], &["Array number is too big", "help: at most 64 elements"]),
     bad(&["probe=p:x vfs_read a=%ax a=%bx"], &["This argument name is already used", "^"]),
     bad(&["probe=p:x vfs_read file"], &["BTF is not available", "use $argN or %REG"]),
@@ -209,6 +224,100 @@ const MISTAKES: &[Mistake] = &[
     bad(&["probe=p:x vfs_read a=%ax", "filter=(a==1"], &["Too many '('", "^"]),
     bad(&["probe=p:x vfs_read a=%ax", "filter=a ~ \"x\""], &["Expecting numeric field", "^"]),
     bad(&["probe=p:x vfs_read a=%ax", "filter=a==1", "filter=a==2"], &["filter=: stands behind", "once"]),
+    // Options of a line.
+    bad(
+        &["probe=p:x vfs_read do skpi"],
+        &["No such option: 'skpi'", "p:x vfs_read do skpi", "^", "did you mean skip?"],
+    ),
+    bad(&["probe=p:x vfs_read do "], &["'do' needs an option", "^", "options are: "]),
+    bad(&["probe=p:x vfs_read if do skip"], &["'if' needs a filter", "^"]),
+    bad(&["probe=if x==1"], &["A definition must stand before 'if' and 'do'", "^"]),
+    bad(&["probe=p:x vfs_read do skip if x==1"], &["No such option: 'if'", "^", "the filter stands before 'do'"]),
+    bad(
+        &["probe=p:x vfs_read a=%ax if a==1", "filter=a==1"],
+        &["filter=a==1: the definition before it says 'if' already"],
+    ),
+    bad(&["probe=p:x vfs_read do skip skip"], &["'skip' is given twice", "^"]),
+    bad(&["probe=p:x vfs_read do skip=1"], &["'skip' takes no value", "^"]),
+    bad(&["probe=p:x vfs_read do override"], &["'override' needs a value", "^", "write override=VALUE"]),
+    bad(&["probe=p:x vfs_read do override="], &["'override=' needs a value", "^"]),
+    bad(&["probe=p:x vfs_read do skip replace=nop"], &["'skip' and 'replace' exclude each other", "^"]),
+    bad(&["probe=p:x vfs_read do override=1 skip"], &["'override' and 'skip' exclude each other", "^"]),
+    bad(&["control=c", "probe=p:x vfs_read do stop quit=1"], &["'stop' and 'quit' exclude each other", "^"]),
+    bad(
+        &["probe=p:x vfs_read do times=3"],
+        &["'times' says at which hits an effect happens", "has none", "effects are set"],
+    ),
+    bad(&["probe=p:x vfs_read do nth=0 skip"], &["'nth' must be 1 to ", "not 0", "^", "hits are counted from 1"]),
+    bad(&["probe=p:x vfs_read do times=-2 skip"], &["'times' must be -1 to ", "not -2", "^", "-1 is no limit"]),
+    bad(
+        &["probe=p:x vfs_read do probability=101 skip"],
+        &["'probability' must be 0 to 100, not 101", "it is in percent"],
+    ),
+    bad(&["probe=p:x vfs_read do interval=0 skip"], &["'interval' must be 1 to ", "not 0", "^"]),
+    bad(&["probe=p:x vfs_read do quit=300"], &["'quit' must be 0 to 255, not 300", "^", "exit status of a process"]),
+    bad(&["probe=p:x vfs_read do quit=-1"], &["'quit' must be 0 to 255, not -1", "^"]),
+    bad(&["probe=p:x vfs_read do quit"], &["'quit' needs a value", "^"]),
+    // Effects.
+    bad(&["probe=p:x vfs_read do set:%ax"], &["'%ax' sets nothing", "^", "write LVALUE=VALUE: %ax=5"]),
+    bad(&["probe=p:x vfs_read do set:%xx=5"], &["Invalid register name", "set:%xx=5", "^", "did you mean %"]),
+    bad(&["probe=p:x vfs_read do set:%ip=5"], &["%ip can not be set", "^", "skip, replace= or override="]),
+    bad(
+        &["probe=p:x vfs_read do set:%cs=1"],
+        &["%cs can not be set", "^", "does not change what this register stands for"],
+    ),
+    bad(&["probe=p:x vfs_read do set:%ax=5x"], &["'5x' is no number", "^", "a number is 5, -1, 0x1f or -ENOENT"]),
+    bad(&["probe=p:x vfs_read do set:%ax=-ENOET"], &["'ENOET' is no error of Linux", "^", "did you mean -ENOENT?"]),
+    bad(&["probe=p:x vfs_read do set:%ax:u8=1"], &["A register is set as a whole", "^", "leave the type out"]),
+    bad(&["probe=p:x vfs_read do set:$retval=5"], &["$retval is not available on probe", "^", "only a return probe"]),
+    bad(&["probe=p:x vfs_read do set:+0(%di):u8=256"], &["The value does not fit", "^", "hold 0 to 255"]),
+    bad(&["probe=p:x vfs_read do set:+0(%di):string=5"], &["Only a number can be set", "^", "u8 to u64, s8 to s64"]),
+    bad(&["probe=p:x vfs_read do set:@vfs_raed:u8=1"], &["Invalid probed address or symbol", "^", "vfs_raed"]),
+    bad(&["probe=r:x vfs_read do set:$arg1=5"], &["$arg1 can not be set", "^", "set it at the entry, by a probe p:"]),
+    bad(&["probe=p:x vfs_read do override=x"], &["'x' is no number", "^"]),
+    bad(&["probe=p:x vfs_read do override=-ENOET"], &["'ENOET' is no error of Linux", "^", "did you mean -ENOENT?"]),
+    bad(&["probe=p:x vfs_read do override=18446744073709551616"], &["is no number", "^", "of at most 64 bits"]),
+    bad(
+        &["probe=p:x vfs_read+5 do override=1"],
+        &["Override needs a function's entry", "^", "without an offset, or use skip"],
+    ),
+    bad(
+        &["probe=r:x vfs_read do override=1"],
+        &["A return probe has no instruction to go around", "^", "set:$retval=VALUE"],
+    ),
+    bad(&["probe=r:x vfs_read do skip"], &["A return probe has no instruction to go around", "^"]),
+    bad(&["probe=r:x vfs_read do post"], &["A return probe is on no side of an instruction", "^", "leave 'post' out"]),
+    bad(&["probe=r:x vfs_read do user"], &["a return probe is for the kernel's own functions"]),
+    bad(&[MANY_SAVED], &["too many different $argN at a return: at most 10"]),
+    bad(&["probe=p:x vfs_read do post skip"], &["'skip' acts before the instruction", "^", "leave 'post' out"]),
+    bad(&["probe=p:x vfs_read do post override=1"], &["'override' acts before the instruction", "^"]),
+    bad(&["probe=p:x vfs_read do post replace=nop"], &["'replace' acts before the instruction", "^"]),
+    bad(&["probe=p:x vfs_read do replace=zz"], &["'zz' is neither 'nop' nor bytes in hexadecimal", "^"]),
+    bad(&["probe=p:x vfs_read do replace=909"], &["'909' has 3 digits: a byte has two", "^"]),
+    bad(
+        &["probe=p:x vfs_read do replace=9090"],
+        &["The instruction has 1 of the 2 bytes", "^", "one instruction replaces one"],
+    ),
+    bad(&["probe=p:x vfs_read do replace=0f"], &["The instruction has more than 1 bytes", "^"]),
+    bad(&["probe=p:x vfs_read do replace=06"], &["These bytes are no instruction of x86_64", "^"]),
+    bad(&["probe=p:x vfs_read do replace=f4"], &["replace: this instruction cannot be executed out of line"]),
+    bad(&["probe=p:x vfs_read do replace=0f94c0"], &["replace: the new instruction reads flags"]),
+    // Behind it is the branch that reads what the instruction before it computed.
+    bad(&["probe=p:x vfs_read+39 do skip"], &["may read flags that an instruction before it", "set registers instead"]),
+    bad(&["probe=p:x vfs_read+39 do replace=nop"], &["may read flags that an instruction before it"]),
+    bad(&["probe=p:x int3_selftest_ip do post"], &["post: the instruction at ", "nothing runs after it"]),
+    bad(&["probe=p:x vfs_read do stop"], &["stop: nobody could tell the guest to go on: give control=SOCKET"]),
+    // The socket, and what it must not replace.
+    bad(
+        &["control=empty"],
+        &["control=empty: the path exists and is a file, not a socket", "remove it or name another"],
+    ),
+    bad(&["control=."], &["control=.: the path exists and is a folder, not a socket"]),
+    bad(&["control=link"], &["control=link: the path exists and is a symbolic link, not a socket"]),
+    bad(&["control=none/c"], &["control=none/c: cannot make the socket: No such file or directory"]),
+    bad(&[LONG_PATH], &["the path is too long for a UNIX socket (107 bytes)"]),
+    bad(&["control"], &["control: needs a value: control=SOCKET"]),
+    bad(&["verify=maybe"], &["verify=maybe: must be one of on, off"]),
     // TOML.
     bad(&["config=none.toml"], &["config=none.toml: cannot read: No such file"]),
     bad(&["config=."], &["config=.: cannot read: Is a directory"]),
@@ -223,6 +332,9 @@ const MISTAKES: &[Mistake] = &[
         &["config=choice.toml"],
         &["choice.toml:1:", "'format' must be \"ftrace\" or \"json\"", "did you mean \"json\"?"],
     ),
+    bad(&["config=effect-key.toml"], &["effect-key.toml:3:1: unknown key 'overrride'", "^", "did you mean override?"]),
+    bad(&["config=range.toml"], &["range.toml:3:15: 'probability' must be 0 to 100, not 101", "it is in percent"]),
+    bad(&["config=exclude.toml"], &["exclude.toml:4:8: 'quit' and 'stop' exclude each other", "stop = true", "^"]),
     bad(&["config=definition.toml"], &["definition.toml:3", "Invalid probed address", "did you mean vfs_read?"]),
     // Kernels.
     bad(&["kernel=none"], &["kernel=none: ", "cannot be read: No such file or directory"]),
@@ -246,8 +358,8 @@ const MISTAKES: &[Mistake] = &[
         &["probe=p:x vfs_read,", "probe=p:y vfs_write"],
         &["error: probe=p:x vfs_read,probe=p:y vfs_write", "^", "help: "],
     ),
-    bad(&["probe="], &["probe=: the value is empty: probe='p:NAME PLACE ARG...'"]),
-    bad(&["probe"], &["probe: needs a value: probe='p:NAME PLACE ARG...'"]),
+    bad(&["probe="], &["probe=: the value is empty: probe='p:NAME PLACE ARG... [if FILTER] [do OPTION...]'"]),
+    bad(&["probe"], &["probe: needs a value: probe='p:NAME PLACE ARG... [if FILTER] [do OPTION...]'"]),
     bad(&["kernel="], &["kernel=: the value is empty: kernel=FILE: vmlinux, bzImage, System.map"]),
     bad(&["out="], &["out=: the value is empty: out=FILE"]),
     bad(&["config"], &["config: needs a value: config=FILE.toml"]),
@@ -277,6 +389,10 @@ fn mistakes_folder() -> TempDir {
     write("table.toml", b"[probe]\ndef = \"p:x vfs_read\"\n");
     write("no-def.toml", b"[[probe]]\nfilter = \"a==1\"\n");
     write("choice.toml", b"format = \"jsn\"\n");
+    write("effect-key.toml", b"[[probe]]\ndef = \"p:x vfs_read\"\noverrride = 5\n");
+    write("range.toml", b"[[probe]]\ndef = \"p:x vfs_read\"\nprobability = 101\nskip = true\n");
+    write("exclude.toml", b"[[probe]]\ndef = \"p:x vfs_read\"\nquit = 1\nstop = true\n");
+    std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
     write("definition.toml", b"# first\n[[probe]]\ndef = \"p:x vfs_raed\"\n");
     write("empty", b"");
     write("garbage", &(0..100_000_u32).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 11) as u8 ^ 0xc7).collect::<Vec<_>>());
@@ -336,6 +452,29 @@ fn one_mistake_among_two_hundred_arguments() {
     args[150] = OsStr::new("probe=p:e150 vfs_raed");
     let command = qemu(Qemu::V11_1, "qemu-system-x86_64", &["-M", "pc", "-accel", "tcg"], &args);
     run(command, folder.path()).assert_refused("200", &["error: probe=p:e150 vfs_raed", "did you mean vfs_read?"]);
+}
+
+/// What QEMU 10.0 cannot do, with the version that can.
+#[test]
+fn what_an_older_qemu_cannot_do() {
+    let registers = "QEMU 10.0.2 does not let a plugin set registers and memory: that came with QEMU 10.1";
+    let counter = "QEMU 10.0.2 does not let a plugin set the program counter: that came with QEMU 11.0";
+    let folder = folder();
+    for (arg, says) in [
+        ("probe=p:x vfs_read do set:%ax=5", registers),
+        ("probe=p:x vfs_read do set:+0(%di):u8=5", registers),
+        ("probe=p:x vfs_read+5 do post set:%ax=5", registers),
+        ("probe=r:x vfs_read do set:$retval=-EIO", registers),
+        ("probe=p:x vfs_read do override=-EIO", counter),
+        ("probe=p:x vfs_read+5 do skip", counter),
+        ("probe=p:x vfs_read+5 do replace=nop", counter),
+        ("probe=p:x vfs_read+5 do replace=90 set:%ax=5", counter),
+        ("verify=on", "verify=on: QEMU 10.0.2 does not tell devices from memory: that came with 10.1"),
+    ] {
+        let args = [OsStr::new(arg), OsStr::new("probe=p:other vfs_write")];
+        let command = qemu(Qemu::V10_0, "qemu-system-x86_64", &["-M", "pc", "-accel", "tcg"], &args);
+        run(command, folder.path()).assert_refused(arg, &[says]);
+    }
 }
 
 /// `-kernel` of QEMU is what the plugin takes when nobody says `kernel=`: a disk image boots without.

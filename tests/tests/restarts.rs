@@ -19,7 +19,7 @@ fn store() -> (u64, u64) {
     (at.expect("mov %rax,(%rcx)") as u64, 3)
 }
 
-/// The system call time() stores to pages in this state, one after the other.
+/// The system call time() stores to pages in this state, one after the other: in a process on each vCPU.
 fn boot(qemu: Qemu, state: &str, smp: u32) -> BootResult {
     let (offset, len) = store();
     let mov = format!("__put_user_nocheck_8+{offset}");
@@ -27,7 +27,7 @@ fn boot(qemu: Qemu, state: &str, smp: u32) -> BootResult {
     Boot::new(qemu, KERNEL)
         .smp(smp)
         .append("quiet pti=off")
-        .script([format!("time {CALLS} {state}")])
+        .script([format!("procs {smp} time {CALLS} {state}")])
         .plugin_arg(format!("probe=p:stores {mov} to=%cx:x64"))
         .plugin_arg(filter)
         .plugin_arg(format!("probe=p:attempts {mov} to=%cx:x64 do attempts"))
@@ -44,24 +44,27 @@ fn boot(qemu: Qemu, state: &str, smp: u32) -> BootResult {
         .run_ok()
 }
 
-/// `faults`: how many stores fault and run again; `stored`: how many succeed at last.
+/// `faults`: how many of a process's stores fault and run again; `stored`: how many succeed at last.
 #[track_caller]
 fn check(qemu: Qemu, state: &str, smp: u32, faults: u64, stored: u64) {
     let boot = boot(qemu, state, smp);
-    let what = format!("{qemu}, {state}\n{}", boot.stderr);
-    let time = boot.qk("time");
-    assert_eq!((time.number("ok") as u64, time.number("efault") as u64), (stored, CALLS - stored), "{what}");
+    let what = format!("{qemu}, {state}, {smp} vCPUs\n{}", boot.stderr);
+    for time in boot.qk_all("time") {
+        assert_eq!((time.number("ok") as u64, time.number("efault") as u64), (stored, CALLS - stored), "{what}");
+    }
     let summary = boot.summary();
     let hits = |name: &str| summary.probe(name).hits;
     let restarts_known = qemu == Qemu::V11_1;
-    let expected = if restarts_known { CALLS } else { CALLS + faults };
-    assert_eq!((hits("stores"), hits("attempts"), hits("post")), (expected, CALLS + faults, stored), "{what}");
-    assert_eq!(hits("after"), CALLS, "{what}");
+    let processes = u64::from(smp);
+    let (calls, attempts) = (processes * CALLS, processes * (CALLS + faults));
+    let expected = (if restarts_known { calls } else { attempts }, attempts, processes * stored);
+    assert_eq!((hits("stores"), hits("attempts"), hits("post")), expected, "{what}");
+    assert_eq!(hits("after"), calls, "{what}");
     // The same for the whole boot, in which other stores fault, too.
     let restarts = hits("all_attempts") - hits("calls");
-    assert!(restarts >= faults && restarts < faults + 20, "{what}");
+    assert!((attempts - calls..attempts - calls + 20).contains(&restarts), "{restarts}, {what}");
     assert_eq!(hits("all"), if restarts_known { hits("calls") } else { hits("all_attempts") }, "{what}");
-    assert_eq!(hits("calls") - hits("behind"), CALLS - stored, "{what}");
+    assert_eq!(hits("calls") - hits("behind"), calls - processes * stored, "{what}");
     for name in ["stores", "all", "attempts", "all_attempts"] {
         let reexecuted = if restarts_known { restarts } else { 0 };
         assert_eq!(summary.probe(name).reexecuted, reexecuted, "{name}, {what}");
@@ -69,13 +72,19 @@ fn check(qemu: Qemu, state: &str, smp: u32, faults: u64, stored: u64) {
     assert!(summary.probes.iter().all(|probe| (probe.missed, probe.dropped) == (0, 0)), "{what}");
 
     let lines = trace_lines(&boot.trace);
-    let places =
-        |event: &str| lines.iter().filter(|line| line.event == event).map(|line| line.args).collect::<Vec<_>>();
-    let page = |at: u64| format!(" to={:#x}", 0x7000_0000_0000 + at * 4096);
+    let each = |times: u64| {
+        let page = |at: u64| format!(" to={:#x}", 0x7000_0000_0000 + at * 4096);
+        (0..CALLS).flat_map(|at| (0..times).map(move |_| page(at))).collect::<Vec<_>>()
+    };
     let attempts_each = 1 + faults / CALLS;
-    let each = |times: u64| (0..CALLS).flat_map(|at| (0..times).map(move |_| page(at))).collect::<Vec<_>>();
-    assert_eq!(places("attempts"), each(attempts_each), "{what}");
-    assert_eq!(places("stores"), each(if restarts_known { 1 } else { attempts_each }), "{what}");
+    for cpu in 0..smp {
+        let places = |event: &str| {
+            let lines = lines.iter().filter(|line| line.event == event && line.cpu == cpu);
+            lines.map(|line| line.args).collect::<Vec<_>>()
+        };
+        assert_eq!(places("attempts"), each(attempts_each), "{what}");
+        assert_eq!(places("stores"), each(if restarts_known { 1 } else { attempts_each }), "{what}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use qkprobe::api::{DATA_BYTES, Guest, GuestAddr, Hit, Kprobe, Kretprobe, Pre};
+use qkprobe::{DATA_BYTES, Guest, GuestAddr, Hit, Kprobe, Kretprobe, Pre};
 
 qkprobe::plugin!(set_up);
 

@@ -55,6 +55,7 @@ impl Selector {
     }
 
     /// Whether group and event fit; the place is not looked at.
+    #[cfg(test)]
     pub(crate) fn names(&self, group: &str, event: &str) -> bool {
         self.group.as_ref().is_none_or(|wanted| wanted == group)
             && self.event.as_ref().is_none_or(|wanted| wanted == event)

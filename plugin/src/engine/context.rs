@@ -15,6 +15,10 @@ pub(crate) trait GuestState {
     fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool;
     /// Writes memory; all or nothing.
     fn write(&self, addr: GuestAddr, bytes: &[u8]) -> bool;
+    /// The word at an address of the running kernel stack, if there is a faster way than `read`.
+    fn stack_word(&self, _addr: GuestAddr) -> Option<u64> {
+        None
+    }
     /// Whether the address is certainly mapped to RAM: reading a device would change it.
     fn is_ram(&self, addr: GuestAddr) -> bool;
 }

@@ -133,14 +133,14 @@ fn a_replacement_is_executed_instead() {
     // add $5,%rax: shorter than the nop in whose place it runs.
     bench.probe("p:a do_one do replace=4883c005");
     // jmp +0x10, counted from behind itself.
-    bench.probe("p:b do_one+5 do replace=eb10");
+    bench.probe("p:b do_two+4 do replace=eb10");
     // push %rdi
     bench.probe("p:c do_two do replace=57");
     let (vcpu, state) = (bench.vcpu(0, 1 << 16), kernel());
     state.set("ax", 10);
     assert_eq!(execute(&bench, &vcpu, DO_ONE, &state), jump(DO_ONE + 5));
     assert_eq!(state.get("ax"), 15);
-    assert_eq!(execute(&bench, &vcpu, DO_ONE + 5, &state), jump(DO_ONE + 0x17));
+    assert_eq!(execute(&bench, &vcpu, DO_TWO + 4, &state), jump(DO_TWO + 0x16));
     state.set("di", 0x77);
     assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), jump(DO_TWO + 1));
     assert_eq!((state.get("sp"), state.peek(SP - 8)), (SP - 8, 0x77));
@@ -191,7 +191,10 @@ fn the_attributes_of_fault_injection_count_what_passed_the_filter() {
     assert_eq!(some, chosen("probability=50 seed=1"));
 }
 
-fn counting(pre: impl Fn() -> Pre + Send + Sync + 'static, counter: &std::sync::Arc<std::sync::atomic::AtomicU64>) -> Handler {
+fn counting(
+    pre: impl Fn() -> Pre + Send + Sync + 'static,
+    counter: &std::sync::Arc<std::sync::atomic::AtomicU64>,
+) -> Handler {
     let counter = std::sync::Arc::clone(counter);
     Handler::Step(StepHandlers {
         pre: Some(Box::new(move |_| pre())),
@@ -211,8 +214,7 @@ fn the_first_that_changes_the_flow_ends_the_walk() {
         bench.handler(addr, Access::Pc, counting(|| Pre::JumpTo(GuestAddr(DO_TWO)), &posts));
         let (_, newest) = bench.handler(addr, Access::Read, counting(|| Pre::GoOn, &posts));
         let (vcpu, state) = (bench.vcpu(0, 1 << 16), kernel());
-        let after =
-            if lands { bench.execute_last(&vcpu, addr, &state) } else { execute(&bench, &vcpu, addr, &state) };
+        let after = if lands { bench.execute_last(&vcpu, addr, &state) } else { execute(&bench, &vcpu, addr, &state) };
         assert_eq!(after, jump(DO_TWO));
         assert_eq!((bench.totals(newest).hits, bench.totals(oldest).hits), (1, 0));
         assert_eq!(bench.awaited(), 0, "nobody waits for the end of what does not run");
@@ -303,6 +305,9 @@ fn what_has_no_end_or_no_room_is_refused() {
     assert_eq!(refused.errno, libc::EOPNOTSUPP);
     let arguments: String = (1..=11).map(|n| format!(" a{n}=$arg{n}")).collect();
     let refused = bench.prepare(&format!("r:a do_one{arguments}")).expect_err("too many");
-    assert_eq!((refused.errno, refused.message.as_str()), (libc::E2BIG, "test\ntoo many different $argN at a return: at most 10"));
+    assert_eq!(
+        (refused.errno, refused.message.as_str()),
+        (libc::E2BIG, "test\ntoo many different $argN at a return: at most 10")
+    );
     bench.finish();
 }

@@ -89,7 +89,7 @@ pub(crate) const DO_TWO: u64 = TEXT + 0x200;
 pub(crate) const CALLER: u64 = TEXT + 0x300;
 
 /// Its text, where it is not all nops.
-const CODE: [(u64, &[u8]); 8] = [
+const CODE: [(u64, &[u8]); 9] = [
     // do_one+0x0: nopl 0(%rax,%rax,1)
     (0x100, &[0x0f, 0x1f, 0x44, 0x00, 0x00]),
     // do_one+0x5: add $5,%rax
@@ -106,6 +106,8 @@ const CODE: [(u64, &[u8]); 8] = [
     (0x114, &[0x0f, 0x0b]),
     // do_one+0x16: mov %rbx,(%rdi)
     (0x116, &[0x48, 0x89, 0x1f]),
+    // do_two+0x20: ret
+    (0x220, &[0xc3]),
 ];
 
 unsafe extern "C" fn nothing() {}

@@ -212,7 +212,10 @@ pub(crate) fn arrive<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, landing: &Lan
             let probe = unsafe { Probe::<Kprobe>::from_token(instance.token, frame.guard) };
             match instance.kind {
                 Kind::Return => frame.returned(&probe.payload, instance, addr),
-                Kind::Post => frame.post(probe, addr),
+                Kind::Post => {
+                    frame.addr = GuestAddr(instance.time);
+                    frame.post(probe, addr);
+                }
                 Kind::Restart => {}
             }
         });
@@ -352,7 +355,8 @@ impl<G: GuestState> Frame<'_, G> {
             sp: successors.sp,
             first: self.env.key(successors.first).0,
             second: self.env.key(successors.second.unwrap_or(successors.first)).0,
-            time: 0,
+            // No time is asked for after an instruction, but where it was.
+            time: self.addr.0,
             data: [0; DATA_BYTES],
         };
         if let Some(verifier) = self.env.verifier {
@@ -449,7 +453,9 @@ impl<G: GuestState> Frame<'_, G> {
         let mut context = self.context(None, None);
         let Some(sp) = self.sp() else { return false };
         let target = match arch.return_place() {
-            qkprobe_arch::ReturnPlace::Stack => context.word(GuestAddr(sp)),
+            qkprobe_arch::ReturnPlace::Stack => {
+                self.guest.stack_word(GuestAddr(sp)).or_else(|| context.word(GuestAddr(sp)))
+            }
             qkprobe_arch::ReturnPlace::Register(id) => context.get(id),
         };
         let Some(target) = target else {
@@ -464,7 +470,7 @@ impl<G: GuestState> Frame<'_, G> {
             sp: arch.sp_after_return(sp),
             first: key.0,
             second: key.0,
-            time: now(),
+            time: if kretprobe.needs_time() { now() } else { 0 },
             data: [0; DATA_BYTES],
         };
         let len = match &kretprobe.work {
@@ -482,12 +488,8 @@ impl<G: GuestState> Frame<'_, G> {
                 DATA_BYTES
             }
         };
-        cell.entered();
         let waits = self.wait(&instance, len, sp, [target; 2]);
-        if !waits {
-            cell.missed();
-            cell.abandoned();
-        }
+        if waits { cell.entered() } else { cell.missed() }
         waits
     }
 

@@ -19,9 +19,8 @@ fn planted(serving: Serving) -> Planted {
 #[test]
 fn a_hit_allocates_nothing_and_takes_no_lock() {
     let mut bench = Bench::new(MAP);
-    let (_, output) = bench.probe(
-        "p:all do_one a=%ax s=+0(%si):string us=+0(%si):ustring f=+0(%si):u8[4] st=$stack1 sym=%bx:symbol",
-    );
+    let (_, output) =
+        bench.probe("p:all do_one a=%ax s=+0(%si):string us=+0(%si):ustring f=+0(%si):u8[4] st=$stack1 sym=%bx:symbol");
     let (_, filtered) = bench.probe("p:some do_one s=+0(%si):string if s == \"other\"");
     let (_, counted) = bench.probe("p:count do_one do count");
     let vcpu = bench.vcpu(0, 1 << 22);

@@ -85,6 +85,26 @@ pub(crate) struct Changes {
 pub(crate) struct Kretprobe {
     pub(crate) work: ReturnWork,
     pub(crate) limit: Option<Limit>,
+    needs_time: bool,
+}
+
+impl Kretprobe {
+    /// Whether anybody asks when the call began.
+    fn asks_for_time(work: &ReturnWork) -> bool {
+        match work {
+            ReturnWork::Event(event) => event.definition.program.needs_entry_time(),
+            ReturnWork::Handlers(_) => true,
+        }
+    }
+
+    pub(crate) fn new(work: ReturnWork, maxactive: Option<u32>) -> Self {
+        Self { needs_time: Self::asks_for_time(&work), work, limit: maxactive.map(Limit::new) }
+    }
+
+    #[inline]
+    pub(crate) fn needs_time(&self) -> bool {
+        self.needs_time
+    }
 }
 
 /// What runs at the return.

@@ -17,13 +17,15 @@ pub(crate) mod verify;
 #[cfg(test)]
 mod effect_tests;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod fake_block;
 #[cfg(test)]
 mod fake_state;
 #[cfg(test)]
 mod hit_tests;
+#[cfg(test)]
+mod landing_tests;
 #[cfg(test)]
 mod locate_tests;
 #[cfg(test)]

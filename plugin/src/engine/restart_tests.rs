@@ -58,7 +58,10 @@ fn the_same_instruction_again_is_a_restart() {
     // Without an exception it is a new execution, though the old frame still lies there.
     execute(&bench, &vcpu, &state);
     assert_eq!(bench.totals(output).hits, 2);
-    assert_eq!(bench.events(), ["b: (do_one+17)", "a: (do_one+17)", "b: (do_one+17)", "b: (do_one+17)", "b: (do_one+17)", "a: (do_one+17)"]);
+    assert_eq!(
+        bench.events(),
+        ["b: (do_one+17)", "a: (do_one+17)", "b: (do_one+17)", "b: (do_one+17)", "b: (do_one+17)", "a: (do_one+17)"]
+    );
 }
 
 #[test]

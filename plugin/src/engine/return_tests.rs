@@ -39,7 +39,12 @@ fn ret(bench: &Bench, vcpu: &Vcpu, state: &FakeState) {
 type Log = Arc<Mutex<Vec<String>>>;
 
 /// A return probe of a Rust program; `entry` says whether the return is wanted.
-fn handlers(log: &Log, name: &str, maxactive: Option<u32>, entry: impl Fn() -> bool + Send + Sync + 'static) -> Handler {
+fn handlers(
+    log: &Log,
+    name: &str,
+    maxactive: Option<u32>,
+    entry: impl Fn() -> bool + Send + Sync + 'static,
+) -> Handler {
     let (first, last) = (Arc::clone(log), Arc::clone(log));
     let (entered, returned) = (format!("e{name}"), format!("h{name}"));
     let work = ReturnWork::Handlers(ReturnHandlers {
@@ -102,7 +107,8 @@ fn recursion_beyond_maxactive_is_missed() {
     }
     // The two outermost calls: the inner one returns first.
     let lines = bench.events();
-    let limited: Vec<&str> = lines.iter().filter(|line| line.starts_with("a:")).map(|line| &line[line.len() - 3..]).collect();
+    let limited: Vec<&str> =
+        lines.iter().filter(|line| line.starts_with("a:")).map(|line| &line[line.len() - 3..]).collect();
     assert_eq!(limited, ["d=2", "d=1", "d=2", "d=1", "d=2", "d=1"]);
 }
 

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::Serving;
 use super::fake::{Bench, CALLER, DO_ONE, FakeState};
 use super::fake_state::STACKS;
+use super::hit::arrive;
 use super::kprobe::{Access, Handler, Kretprobe, Limit, ReturnWork};
 use super::pending::DATA_BYTES;
 use crate::api::handlers::ReturnHandlers;
@@ -91,6 +93,15 @@ fn landings_go_with_the_last_who_waits_there() {
     bench.finish();
 }
 
+/// A failed assertion must still end the vCPUs.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Probes come and go while two vCPUs call and return; a probe that stays sees every call.
 #[test]
 fn no_handler_runs_after_unregister_and_the_others_miss_nothing() {
@@ -100,12 +111,14 @@ fn no_handler_runs_after_unregister_and_the_others_miss_nothing() {
     let (_, output) = bench.handler(DO_ONE, Access::Read, stays);
     let calls = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
-    // Its prototype; the probes that come and go share its output.
+    // The probes that come and go share the output of the one that stays.
     std::thread::scope(|scope| {
         for index in 0..2 {
             let (bench, calls, stop) = (&bench, &calls, &stop);
             scope.spawn(move || {
                 let (vcpu, state) = (bench.vcpu(index, 4096), FakeState::kernel());
+                // As translated code: it keeps the landing that it was planted with.
+                let mut planted = None;
                 let mut depth = 0_u64;
                 let mut number = u64::from(index);
                 while !stop.load(Ordering::Relaxed) || depth != 0 {
@@ -120,22 +133,27 @@ fn no_handler_runs_after_unregister_and_the_others_miss_nothing() {
                         depth += 1;
                     } else {
                         let back = state.ret();
-                        assert!(bench.arrive(&vcpu, back, &state), "somebody waits there");
+                        while planted.is_none() {
+                            planted = bench.landings.get(qkprobe_arch::GuestAddr(back));
+                        }
+                        arrive(&bench.env(), &vcpu, planted.expect("just found"), &state);
                         depth -= 1;
                     }
                 }
             });
         }
+        let _stop = Stop(&stop);
         for round in 0..ROUNDS {
             let (handler, probe) = handler((round % 2 == 0).then_some(3));
             let id = bench.add_like(DO_ONE, output, handler);
+            let start = Instant::now();
             while round % 8 == 0 && probe.returns.load(Ordering::SeqCst) == 0 {
+                assert!(start.elapsed() < Duration::from_secs(10), "no call returns");
                 std::thread::yield_now();
             }
             bench.remove(id);
             assert!(!probe.alive.load(Ordering::SeqCst), "nothing holds it any more");
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(stayer.returns.load(Ordering::SeqCst), calls.into_inner(), "every call of the probe that stays");
     assert_eq!(bench.awaited(), 0);

@@ -8,7 +8,7 @@ pub(crate) mod prepare;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use qkprobe_lang::{Action, Definition, Events};
+use qkprobe_lang::{Action, Events};
 
 use crate::qemu::inline_count::InlineCounter;
 use crate::record::Output;
@@ -62,10 +62,5 @@ impl Probes {
     /// The outputs of those that `wanted` names.
     pub(crate) fn select(&self, wanted: impl Fn(&Listed) -> bool) -> Vec<u32> {
         self.list.iter().filter(|(_, probe)| wanted(probe)).map(|(output, _)| *output).collect()
-    }
-
-    /// The definition of a probe, if it has one: probes of a Rust program have none.
-    pub(crate) fn definition(&self, output: u32) -> Option<&Arc<Definition>> {
-        self.list.get(&output)?.output.definition.as_ref()
     }
 }

@@ -9,7 +9,7 @@ use qkprobe_lang::{
     ProbeConfig, Replacement, Target as _, When,
 };
 
-use crate::engine::kprobe::{Access, Changes, Event, Handler, Kretprobe, Limit, ReturnWork};
+use crate::engine::kprobe::{Access, Changes, Event, Handler, Kretprobe, ReturnWork};
 use crate::engine::pending::DATA_BYTES;
 use crate::qemu::api::Api;
 use crate::record::Output;
@@ -175,7 +175,7 @@ fn one(
                 let what = "too many different $argN at a return: at most 10";
                 return Err(Refused::new(libc::E2BIG, origin, what));
             }
-            Handler::Return(Kretprobe { work: ReturnWork::Event(event), limit: maxactive.map(Limit::new) })
+            Handler::Return(Kretprobe::new(ReturnWork::Event(event), maxactive))
         }
     };
     Ok(Prepared {

@@ -73,7 +73,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
         let info = unsafe { &*info };
         // SAFETY: as documented for this function.
         let args = unsafe { arguments(argc, argv) };
-        start(id, info, &args)
+        start(id, info, crate::api::keep_own_arguments(args))
     });
     match result {
         Ok(Ok(())) => 0,
@@ -99,7 +99,7 @@ unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<String> {
         .collect()
 }
 
-fn start(id: Id, info: &Info, args: &[String]) -> Result<(), String> {
+fn start(id: Id, info: &Info, args: Vec<String>) -> Result<(), String> {
     let level = qemu_plugin_version.load(Ordering::Relaxed);
     let qemu = release().map_or_else(|| "of unknown version".to_owned(), |release| release.to_string());
     if level < OLDEST {
@@ -134,7 +134,7 @@ fn start(id: Id, info: &Info, args: &[String]) -> Result<(), String> {
         target,
         max_vcpus: usize::try_from(max_vcpus).unwrap_or(1).max(1),
     };
-    let (plugin, events, probes) = install(machine, args)?;
+    let (plugin, events, probes) = install(machine, &args)?;
     let plugin = PLUGIN.get_or_init(|| plugin);
     plugin.begin(events, probes)?;
     crate::api::set_up(plugin)

@@ -6,7 +6,7 @@
 use crate::message::say;
 use std::ffi::{c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::api::{Api, ExecCallback, Id, Tb};
 use crate::engine::Serving;
@@ -40,11 +40,21 @@ pub(crate) trait Events {
     unsafe fn set_pc(addr: u64);
 }
 
-/// Set after a caught panic: every callback returns at once.
-static SILENT: AtomicBool = AtomicBool::new(false);
+/// Which callbacks still do something.
+static STATE: AtomicU8 = AtomicU8::new(LIVE);
+const LIVE: u8 = 0;
+/// The records are being closed: what is hit from here on is no hit.
+const NO_HITS: u8 = 1;
+/// After a caught panic: every callback returns at once.
+const SILENT: u8 = 2;
 
 pub(crate) fn is_silent() -> bool {
-    SILENT.load(Ordering::Relaxed)
+    STATE.load(Ordering::Relaxed) == SILENT
+}
+
+/// The run is over: hits that begin from here on do nothing and count nothing.
+pub(crate) fn end_hits() {
+    STATE.fetch_max(NO_HITS, Ordering::Relaxed);
 }
 
 /// Runs a callback's body; a panic in it is reported, and the guest lives on without the plugin.
@@ -58,9 +68,20 @@ pub(crate) fn guarded(body: impl FnOnce()) {
     }
 }
 
+/// The same for what the guest's execution calls.
+#[inline]
+fn guarded_hit(body: impl FnOnce()) {
+    if STATE.load(Ordering::Relaxed) != LIVE {
+        return;
+    }
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+        report_panic(&panic);
+    }
+}
+
 #[cold]
 fn report_panic(panic: &Box<dyn std::any::Any + Send>) {
-    if SILENT.swap(true, Ordering::Relaxed) {
+    if STATE.swap(SILENT, Ordering::Relaxed) == SILENT {
         return;
     }
     let text = panic
@@ -110,7 +131,7 @@ unsafe extern "C" fn discon_v7<E: Events>(vcpu: c_uint, kind: c_int, from: u64, 
 
 /// A site's callback: what it has to know beside the site is in its address, so that translated code passes no more.
 unsafe extern "C" fn hit<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
-    guarded(|| {
+    guarded_hit(|| {
         E::hit(vcpu, site, planted(PLANTED));
     });
 }
@@ -118,7 +139,7 @@ unsafe extern "C" fn hit<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut 
 /// The same where the program counter may be set.
 unsafe extern "C" fn hit_and_jump<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
     let mut target = None;
-    guarded(|| target = E::hit(vcpu, site, planted(PLANTED)));
+    guarded_hit(|| target = E::hit(vcpu, site, planted(PLANTED)));
     if let Some(target) = target {
         // SAFETY: planted with `CB_RW_REGS_PC`; this frame holds plain numbers only, and the guarded body is over.
         unsafe { E::set_pc(target) };
@@ -126,11 +147,11 @@ unsafe extern "C" fn hit_and_jump<E: Events, const PLANTED: u8>(vcpu: c_uint, si
 }
 
 unsafe extern "C" fn post<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
-    guarded(|| E::post(vcpu, site, planted(PLANTED).serving));
+    guarded_hit(|| E::post(vcpu, site, planted(PLANTED).serving));
 }
 
 unsafe extern "C" fn arrive<E: Events>(vcpu: c_uint, landing: *mut c_void) {
-    guarded(|| E::arrive(vcpu, landing));
+    guarded_hit(|| E::arrive(vcpu, landing));
 }
 
 const COUNT_ALL: u8 = 1;

@@ -5,6 +5,8 @@ pub(crate) mod ring;
 pub(crate) mod sink;
 pub(crate) mod summary;
 pub(crate) mod writer;
+#[cfg(test)]
+mod writer_tests;
 
 use std::sync::Arc;
 

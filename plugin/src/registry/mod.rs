@@ -16,6 +16,8 @@
 //! QEMU flushes the code cache. Until then a new probe at the same address takes the site into use again, so that
 //! there are never two instrumentations of one address.
 
+#[cfg(all(test, not(feature = "shuttle")))]
+mod enable_tests;
 #[cfg(test)]
 mod fake;
 mod grace;

@@ -87,7 +87,7 @@ fn m1_concurrent_changes_equal_the_sequential_result() {
                                 mine.swap_remove(at).1
                             })
                             .collect();
-                        assert_eq!(removed(&guest, &gone), 199);
+                        assert_eq!(removed(guest, &gone), 199);
                         operations += 399;
                     }
                     mine

@@ -89,7 +89,7 @@ pub(crate) struct Instance {
     pub(crate) first: u64,
     /// Or here; equal to `first` if there is one way only.
     pub(crate) second: u64,
-    /// When it began.
+    /// Of a call: when it began. Of an instruction: where it is.
     pub(crate) time: u64,
     /// The probe's private data.
     pub(crate) data: [u8; DATA_BYTES],
@@ -191,6 +191,8 @@ pub(crate) struct Pending {
     free: AtomicU64,
     /// A stack's number and the index of its newest instance plus one; 0 where no stack is.
     stacks: Box<[[AtomicU64; WAYS]]>,
+    /// Changes whenever a task begins or ends: what is known of its stack's memory may be over then.
+    generation: AtomicU64,
 }
 
 /// Why something cannot be awaited.
@@ -206,6 +208,7 @@ impl Pending {
             fresh: AtomicU32::new(0),
             free: AtomicU64::new(0),
             stacks: (0..LINES).map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect(),
+            generation: AtomicU64::new(0),
         }
     }
 
@@ -329,7 +332,14 @@ impl Pending {
 
     /// Everything on the stack of `sp` is over: its task has ended, or a new one begins on it.
     pub(crate) fn end_stack(&self, sp: u64, over: &mut dyn FnMut(&Instance)) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
         self.sweep(sp, &mut |_| true, over);
+    }
+
+    /// Another value since the last task began or ended.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// Takes from the list of a stack what is `wanted`, newest first.

@@ -1,4 +1,5 @@
 //! The table of what is awaited: order, what is over, and that every cell comes back, whatever the guest does.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests panic with messages")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -322,7 +323,9 @@ fn random_operations_equal_a_model() {
                 let new = instance(if random.below(2) == 0 { Kind::Return } else { Kind::Post }, step, sp, BACK);
                 let now = sp - 8;
                 pending.push(&new, 0, now, &mut |over| told.push(over.token)).expect("room");
-                take(&mut model, &|i| same_stack(i.sp) && i.sp >> 12 == now >> 12 && i.sp <= now - u64::from(i.kind == Kind::Post));
+                take(&mut model, &|i| {
+                    same_stack(i.sp) && i.sp >> 12 == now >> 12 && i.sp <= now - u64::from(i.kind == Kind::Post)
+                });
                 model.push(new);
             }
             4..6 => {
@@ -396,9 +399,14 @@ fn a_guest_with_two_vcpus_on_one_stack_harms_only_its_counts() {
                         let sp = SP - 0x10 * random.below(32) + (random.below(2) << SHIFT);
                         let start = Instant::now();
                         match random.below(32) {
-                            0..16 => drop(pending.push(&returns(1 + random.below(8) as usize, sp), 16, sp - 8, &mut |_| {})),
+                            0..16 => {
+                                let new = returns(1 + random.below(8) as usize, sp);
+                                let _ = pending.push(&new, 16, sp - 8, &mut |_| {});
+                            }
                             16..28 => pending.arrive(sp, BACK, &mut |_| {}),
-                            28 => drop(pending.cancel(Kind::Return, 3, sp, BACK)),
+                            28 => {
+                                pending.cancel(Kind::Return, 3, sp, BACK);
+                            }
                             29 => pending.forget(|instance| instance.token == 5, |_| {}),
                             _ => pending.end_stack(sp, &mut |_| {}),
                         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use qkprobe::api::{Error, Guest, GuestAddr, Kprobe, Kretprobe, Pre, Probe, ProbeHandle};
+use qkprobe::{Error, Guest, GuestAddr, Kprobe, Kretprobe, Pre, Probe, ProbeHandle};
 
 qkprobe::plugin!(set_up);
 
