@@ -54,7 +54,7 @@ impl Diagnostic {
     /// A mistake in what this project adds to a definition. `command` is shown on one line.
     pub(crate) fn own(text: impl Into<Cow<'static, str>>, command: &str, column: usize) -> Self {
         let command = command.replace(|c: char| c.is_ascii_control(), " ");
-        Self { grammar: "qkprobe", text: text.into(), errno: EINVAL, column: Some(column), command, help: None }
+        Self { grammar: OWN, text: text.into(), errno: EINVAL, column: Some(column), command, help: None }
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -76,6 +76,9 @@ impl fmt::Display for Diagnostic {
 
 impl std::error::Error for Diagnostic {}
 
+/// The grammar that is this project's own.
+const OWN: &str = "qkprobe";
+
 /// The three or four lines of an error, without a final line break.
 pub(crate) fn write_error(
     f: &mut fmt::Formatter<'_>,
@@ -85,7 +88,11 @@ pub(crate) fn write_error(
     column: Option<usize>,
     help: Option<&str>,
 ) -> fmt::Result {
-    write!(f, "{source}: error: {text}\n  Command: {command}")?;
+    // What is this project's own is told behind its name anyway.
+    if source != OWN {
+        write!(f, "{source}: ")?;
+    }
+    write!(f, "error: {text}\n  Command: {command}")?;
     if let Some(column) = column {
         write!(f, "\n           {:column$}^", "")?;
     }

@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(
             error(&["probe=p:a f do skpi"]),
             "probe=p:a f do skpi
-qkprobe: error: No such option: 'skpi'
+error: No such option: 'skpi'
   Command: p:a f do skpi
                     ^
   help: did you mean skip?"

@@ -8,7 +8,7 @@ use qkprobe_lang::{Backpressure, Events, Format};
 use qkprobe_symbols::{KernelImage, Machine as ImageMachine};
 
 use crate::args::{self, Settings};
-use crate::control::Feed;
+use crate::control::{Feed, Listener};
 use crate::counters::Counters;
 use crate::engine::locate::Locator;
 use crate::engine::now;
@@ -64,6 +64,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
     let feed = Arc::new(Feed::new());
     let format = settings.format.unwrap_or(Format::Ftrace);
     let preamble = Preamble { qemu: machine.qemu.clone(), api: machine.api.level, target: arch.name(), epoch: now() };
+    let control = settings.control.as_deref().map(Listener::bind).transpose()?;
     let sink = Sink::open(settings.out.as_deref())?;
     if let Some(path) = &settings.summary {
         // Now, not after a long run: can it be written?
@@ -92,6 +93,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         ring_bytes: RING_BYTES,
         summary_file: settings.summary,
         control_path: settings.control,
+        control,
         verify: settings.verify,
     });
     Ok((plugin, events, probes))

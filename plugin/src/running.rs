@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use qkprobe_arch::{Arch, GuestAddr, RegisterId, RegisterSource};
 use qkprobe_lang::{Backpressure, Events, Halt};
 use qkprobe_symbols::KernelImage;
 
-use crate::control::{ControlServer, Feed};
+use crate::control::{ControlServer, Feed, Listener};
 use crate::counters::Counters;
-use crate::engine::hit::{After, HitEnv};
+use crate::engine::hit::{After, Halted, HitEnv};
 use crate::engine::kprobe::{Access, Kprobe};
 use crate::engine::locate::{Locator, Verdict};
 use crate::engine::pending::Pending;
@@ -57,6 +57,8 @@ pub(crate) struct Plugin {
     pub(crate) landings: Landings,
     /// What callbacks at landings may do: `Access` as a number.
     landing_access: AtomicU8,
+    /// The engine's own probes are where tasks begin and where they end.
+    pub(crate) knows_tasks: AtomicBool,
     pub(crate) verifier: Option<Verifier>,
     pub(crate) holds: Holds,
     pub(crate) cache: Arc<QemuCache>,
@@ -72,6 +74,8 @@ pub(crate) struct Plugin {
     pub(crate) ring_bytes: usize,
     pub(crate) summary_file: Option<PathBuf>,
     pub(crate) control_path: Option<PathBuf>,
+    /// The control socket until `begin`.
+    listener: Mutex<Option<Listener>>,
     pub(crate) control: OnceLock<ControlServer>,
     pub(crate) probes: Mutex<Probes>,
     /// All registers that definitions read.
@@ -95,6 +99,7 @@ pub(crate) struct Parts {
     pub(crate) ring_bytes: usize,
     pub(crate) summary_file: Option<PathBuf>,
     pub(crate) control_path: Option<PathBuf>,
+    pub(crate) control: Option<Listener>,
     pub(crate) verify: bool,
 }
 
@@ -107,6 +112,7 @@ impl Plugin {
             pending: Pending::new(arch.thread_size()),
             landings: Landings::new(),
             landing_access: AtomicU8::new(0),
+            knows_tasks: AtomicBool::new(false),
             verifier: parts.verify.then(Verifier::default),
             holds: Holds::default(),
             cache,
@@ -124,6 +130,7 @@ impl Plugin {
             ring_bytes: parts.ring_bytes,
             summary_file: parts.summary_file,
             control_path: parts.control_path,
+            listener: Mutex::new(parts.control),
             control: OnceLock::new(),
             probes: Mutex::new(Probes::default()),
             used_registers: Mutex::new(BTreeSet::new()),
@@ -145,8 +152,8 @@ impl Plugin {
             self.insert(&mut probes, prepared).map_err(|refused| refused.message)?;
             probes.events = events;
         }
-        if let Some(path) = &self.control_path {
-            let server = ControlServer::start(path, Arc::new(self), Arc::clone(&self.feed))?;
+        if let (Some(path), Some(listener)) = (&self.control_path, self.listener.lock().take()) {
+            let server = ControlServer::serve(path, listener, Arc::new(self), Arc::clone(&self.feed))?;
             let _ = self.control.set(server);
         }
         if watch {
@@ -247,16 +254,30 @@ impl Plugin {
             let mut byte = [0];
             return if guest.read(vaddr, &mut byte) { HostPlace::Unknown } else { HostPlace::Unmapped };
         };
-        // RAM is contiguous for the host as far as it is for the guest; what the two hold there must then agree.
-        let known = locator.and_then(|locator| locator.start_running());
-        let Some((start, start_host)) = known else { return HostPlace::Unknown };
-        let Some(start_physical) = guest.physical(start) else { return HostPlace::Unknown };
-        let host = HostAddr(start_host.0.wrapping_add(physical.wrapping_sub(start_physical) as usize));
-        let (mut ours, mut theirs) = ([0; 16], [0; 16]);
-        let len = 16.min(4096 - (vaddr.0 % 4096) as usize);
-        let (ours, theirs) = (&mut ours[..len], &mut theirs[..len]);
-        let agree = host_memory::read(host, ours) && guest.read(vaddr, theirs) && ours == theirs;
-        if agree { HostPlace::Known(host) } else { HostPlace::Unknown }
+        match self.host_of_ram(guest, physical) {
+            Some(host) if agree(guest, vaddr, host, 16.min(PAGE - vaddr.0 as usize % PAGE)) => HostPlace::Known(host),
+            _ => HostPlace::Unknown,
+        }
+    }
+
+    /// RAM is contiguous for the host as far as it is for the guest. Whether the two hold the same there is to be looked at.
+    fn host_of_ram(&self, guest: &VcpuGuest, physical: u64) -> Option<HostAddr> {
+        let (start, start_host) = self.locator.as_ref()?.start_running()?;
+        let start_physical = guest.physical(start)?;
+        Some(HostAddr(start_host.0.wrapping_add(physical.wrapping_sub(start_physical) as usize)))
+    }
+
+    /// Where a page of data lies in the host's memory, if that is certain: all of it reads the same on both sides.
+    #[cold]
+    pub(crate) fn host_of_page(&self, guest: &VcpuGuest, page: GuestAddr) -> Option<HostAddr> {
+        let host = self.host_of_ram(guest, guest.physical(page)?)?;
+        agree(guest, page, host, PAGE).then_some(host)
+    }
+
+    /// Whether the engine sees tasks begin and end.
+    #[inline]
+    pub(crate) fn knows_tasks(&self) -> bool {
+        self.knows_tasks.load(Ordering::Relaxed)
     }
 
     /// The code of a landing, by its key.
@@ -267,8 +288,7 @@ impl Plugin {
 
     /// When a hit is over: what is to be done before the vCPU goes on, and where it goes on.
     pub(crate) fn after_hit(&'static self, state: &QemuVcpu, place: Option<Place>, after: After) -> Option<u64> {
-        let Some((halt, output)) = after.halt else { return after.jump.map(|addr| addr.0) };
-        let addr = place.map_or(GuestAddr(0), |place| self.runtime(place));
+        let Some(Halted { halt, output, addr }) = after.halt else { return after.jump.map(|addr| addr.0) };
         let held = HeldVcpu { vcpu: state.engine.index, output, addr };
         if let Halt::Quit(status) = halt {
             self.quit_machine(status);
@@ -278,9 +298,9 @@ impl Plugin {
             }
         }
         // Leaving the block here lets QEMU stop exactly at the instruction; its hit is over.
-        if after.jump.is_none() && place.is_some_and(|place| self.may_leave_at(place)) {
+        if let Some(place) = place.filter(|place| after.jump.is_none() && self.may_leave_at(*place)) {
             self.holds.begin(held);
-            state.engine.will_resume_at(addr);
+            state.engine.will_resume_at(place, addr);
             return Some(addr.0);
         }
         self.holds.hold(held);
@@ -290,12 +310,12 @@ impl Plugin {
     /// A vCPU that is held comes round again and again, so that QEMU can stop it or end: where it goes round to.
     #[cold]
     pub(crate) fn still_held(&self, state: &QemuVcpu, place: Place) -> Option<u64> {
-        let addr = self.runtime(place);
-        if !self.holds.is_held(state.engine.index) || !state.engine.resumes_at(addr) {
+        if !self.holds.is_held(state.engine.index) {
             return None;
         }
+        let addr = state.engine.resumes_at(place)?;
         std::thread::sleep(Duration::from_millis(1));
-        state.engine.will_resume_at(addr);
+        state.engine.will_resume_at(place, addr);
         Some(addr.0)
     }
 
@@ -348,8 +368,9 @@ impl Findings for &Plugin {
             Verdict::OtherKernel(banner) => {
                 let ours = self.image.as_ref().and_then(|image| image.banner.clone());
                 let ours = ours.unwrap_or_else(|| "unknown".to_owned());
-                let running = banner
-                    .map_or_else(String::new, |banner| format!("\n  running: {}", crate::probes::prepare::plain(&banner)));
+                let running = banner.map_or_else(String::new, |banner| {
+                    format!("\n  running: {}", crate::probes::prepare::plain(&banner))
+                });
                 self.tell(format!(
                     "the guest runs another kernel than kernel= names, so no probe can arm{running}\n  \
                      kernel=: {}\n  Give the image of the running kernel with kernel=FILE.",
@@ -381,6 +402,15 @@ impl Findings for &Plugin {
         let place = crate::probes::prepare::plain(&place);
         self.writer.notice(Notice { time: crate::engine::now(), kind: "text", place, text });
     }
+}
+
+const PAGE: usize = 4096;
+
+/// Whether guest and host hold the same there.
+fn agree(guest: &VcpuGuest, vaddr: GuestAddr, host: HostAddr, len: usize) -> bool {
+    let (mut ours, mut theirs) = ([0; PAGE], [0; PAGE]);
+    let (Some(ours), Some(theirs)) = (ours.get_mut(..len), theirs.get_mut(..len)) else { return false };
+    host_memory::read(host, ours) && guest.read(vaddr, theirs) && ours == theirs
 }
 
 fn hex(bytes: &[u8]) -> String {

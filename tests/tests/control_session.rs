@@ -140,7 +140,10 @@ fn subscribers_get_the_events_that_they_chose() {
         guest.step();
         let events: Vec<_> = (0..20).map(|_| chosen.event()).collect();
         let right = |event: &Value| {
-            event["type"] == "event" && event["event"] == "one" && event["group"] == "kprobes" && event["args"]["nr"] == 110
+            event["type"] == "event"
+                && event["event"] == "one"
+                && event["group"] == "kprobes"
+                && event["args"]["nr"] == 110
         };
         assert!(events.iter().all(right), "{qemu}: {events:?}");
         let both: Vec<_> = (0..40).map(|_| all.event()["event"].as_str().unwrap().to_owned()).collect();

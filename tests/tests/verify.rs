@@ -14,8 +14,8 @@ use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu, Threads};
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
 
 /// Functions of that kernel that a boot and [`SCRIPT`] run often, but none more than 140,000 instructions: the hottest
-/// loops (bignum arithmetic, string functions) would leave no time for others. None repeats an instruction (`rep`): with
-/// QEMU's clock of instructions each repetition is a hit. Measured with counting probes.
+/// loops (bignum arithmetic, string functions) would leave no time for others. None repeats an instruction (`rep`):
+/// with QEMU's clock of instructions each repetition is a hit. Measured with counting probes.
 const FUNCTIONS: &str = include_str!("verify/functions.txt");
 
 /// What the measurement ran.

@@ -211,7 +211,7 @@ fn help_says_what_to_write() {
     let error = compile("p:g/e vfs_read if CPU==1 do stop set:%ax=-ENOET times=2").expect_err("a typo");
     assert_eq!(
         error.to_string(),
-        "qkprobe: error: 'ENOET' is no error of Linux
+        "error: 'ENOET' is no error of Linux
   Command: p:g/e vfs_read do set:%ax=-ENOET
                                      ^
   help: did you mean -ENOENT?"

@@ -123,7 +123,7 @@ fn help_says_what_to_write() {
     let error = ProbeConfig::from_line("\tp f\tdo skip\tnht=1", String::new()).expect_err("a typo");
     assert_eq!(
         error.to_string(),
-        "qkprobe: error: No such option: 'nht'
+        "error: No such option: 'nht'
   Command: p f do skip nht=1
                        ^
   help: did you mean nth=?"

@@ -10,7 +10,7 @@ use super::contain::{self, Contained};
 use super::error::Error;
 use super::handlers::{Pre, ReturnHandlers, StepHandlers};
 use super::probe::{At, Common, Kprobe, Kretprobe, Probe};
-use crate::engine::kprobe::{Handler, Kretprobe as Returns, Limit, ReturnWork};
+use crate::engine::kprobe::{Handler, Kretprobe as Returns, ReturnWork};
 use crate::probes::prepare::{Abilities, Prepared, place_of, plain, slot_of};
 use crate::record::Output;
 use crate::registry::Place;
@@ -82,8 +82,7 @@ impl Against<'_> {
                 None => Box::new(|_, _| {}),
             },
         };
-        let handler =
-            Handler::Return(Returns { work: ReturnWork::Handlers(handlers), limit: maxactive.map(Limit::new) });
+        let handler = Handler::Return(Returns::new(ReturnWork::Handlers(handlers), maxactive));
         Ok(self.ready(common, found, name, Privilege::Kernel, handler, false, &contained))
     }
 

@@ -41,14 +41,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde_json::Value;
 
+pub(crate) use crate::message::say;
 pub(crate) use backend::{AddedProbe, Backend, Held, Listing, NewProbe, Profile, Refusal, Removed, Status};
-pub(crate) use feed::Feed;
-pub(crate) use selector::Selector;
-
-use crate::message::say;
 use buffers::Outbox;
 use client::Client;
-use socket::Listener;
+pub(crate) use feed::Feed;
+pub(crate) use selector::Selector;
+pub(crate) use socket::Listener;
 use wake::Wake;
 
 /// How long `stop` lets clients take what waits for them, and how long it waits for their threads at most.
@@ -122,12 +121,36 @@ impl ControlServer {
     ///
     /// # Errors
     /// One message: the path, the reason, what to do.
+    #[cfg(test)]
     pub(crate) fn start(path: &Path, backend: Arc<dyn Backend>, feed: Arc<Feed>) -> Result<Self, String> {
-        Self::start_with(path, backend, feed, LIMITS)
+        Self::serve(path, Listener::bind(path)?, backend, feed)
     }
 
+    /// The same on a socket that was made before.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub(crate) fn serve(
+        path: &Path,
+        listener: Listener,
+        backend: Arc<dyn Backend>,
+        feed: Arc<Feed>,
+    ) -> Result<Self, String> {
+        Self::start_on(path, listener, backend, feed, LIMITS)
+    }
+
+    #[cfg(test)]
     fn start_with(path: &Path, backend: Arc<dyn Backend>, feed: Arc<Feed>, limits: Limits) -> Result<Self, String> {
-        let listener = Listener::bind(path)?;
+        Self::start_on(path, Listener::bind(path)?, backend, feed, limits)
+    }
+
+    fn start_on(
+        path: &Path,
+        listener: Listener,
+        backend: Arc<dyn Backend>,
+        feed: Arc<Feed>,
+        limits: Limits,
+    ) -> Result<Self, String> {
         let wake = Wake::new().map_err(|error| format!("control={}: {error}", path.display()))?;
         let shared = Arc::new(Shared {
             backend,

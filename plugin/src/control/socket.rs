@@ -21,7 +21,7 @@ const MODE: u32 = 0o600;
 
 /// A listening socket and its file.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     fd: OwnedFd,
     /// Absolute: QEMU may change its folder later.
     path: PathBuf,
@@ -34,7 +34,7 @@ impl Listener {
     ///
     /// # Errors
     /// One message: the path, the reason, what to do.
-    pub(super) fn bind(path: &Path) -> Result<Self, String> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, String> {
         let shown = path.display();
         let error = |what: &str, error: io::Error| format!("control={shown}: {what}: {error}");
         let absolute = std::path::absolute(path).map_err(|e| error("no such path", e))?;

@@ -6,11 +6,12 @@ use qkprobe_lang::Halt;
 use super::Serving;
 use super::fake::{Bench, CALLER, DO_ONE, DO_TWO, FakeBlock, FakeState};
 use super::fake_state::STACKS;
-use super::hit::After;
+use super::hit::{After, Halted};
 use super::kprobe::{Access, Handler};
 use super::vcpu::Vcpu;
 use crate::api::handlers::{Pre, StepHandlers};
 use crate::counters::Totals;
+use crate::registry::Place;
 
 const SP: u64 = STACKS + 0x3e80;
 
@@ -239,15 +240,15 @@ fn a_halt_is_told_with_its_probe() {
     let (_, quits) = bench.probe("p:a do_one do quit=3 nth=2");
     let (_, stops) = bench.probe("p:b do_two do stop");
     let (vcpu, state) = (bench.vcpu(0, 1 << 16), kernel());
-    let halt = |halt, output| After { jump: None, halt: Some((halt, output)) };
+    let halt = |addr, halt, output| After { jump: None, halt: Some(Halted { halt, output, addr: GuestAddr(addr) }) };
     assert_eq!(execute(&bench, &vcpu, DO_ONE, &state), After::default());
-    assert_eq!(execute(&bench, &vcpu, DO_ONE, &state), halt(Halt::Quit(3), quits));
-    assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), halt(Halt::Stop, stops));
+    assert_eq!(execute(&bench, &vcpu, DO_ONE, &state), halt(DO_ONE, Halt::Quit(3), quits));
+    assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), halt(DO_TWO, Halt::Stop, stops));
     // The machine was stopped before the instruction: when it goes on, that is the same execution.
-    vcpu.will_resume_at(GuestAddr(DO_TWO));
+    vcpu.will_resume_at(Place::Image(GuestAddr(DO_TWO)), GuestAddr(DO_TWO));
     assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), After::default());
     assert_eq!(bench.totals(stops).hits, 1);
-    assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), halt(Halt::Stop, stops));
+    assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), halt(DO_TWO, Halt::Stop, stops));
     assert_eq!(bench.totals(stops).hits, 2);
     bench.finish();
 }

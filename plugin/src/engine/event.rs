@@ -5,7 +5,7 @@ use qkprobe_arch::{GuestAddr, InsnSlot, ReturnPlace};
 use qkprobe_lang::{Action, Backpressure, Common, FlowChange, HitMachine as _};
 
 use super::context::{Call, Context, GuestState};
-use super::hit::Frame;
+use super::hit::{Frame, Halted};
 use super::kprobe::{Changes, Event, Kprobe};
 use super::now;
 
@@ -90,6 +90,9 @@ impl<G: GuestState> Frame<'_, G> {
         if !effects.fault.should_fail(&changes.state) {
             return false;
         }
+        if next_pc.is_none() && self.site.is_some() {
+            self.addr = self.alias();
+        }
         let mut context = self.context(next_pc, None);
         let mut done = true;
         for set in &effects.sets {
@@ -106,7 +109,7 @@ impl<G: GuestState> Frame<'_, G> {
             if done { cell.effects() } else { cell.missed() }
         }
         if let Some(halt) = effects.halt {
-            self.after.halt = Some((halt, kprobe.output));
+            self.after.halt = Some(Halted { halt, output: kprobe.output, addr: self.addr });
         }
         if jump.is_some() {
             self.after.jump = jump;

@@ -56,8 +56,18 @@ pub(crate) struct HitEnv<'a> {
 pub(crate) struct After {
     /// Go on here instead.
     pub(crate) jump: Option<GuestAddr>,
-    /// Stop or end the machine first, for the probe of this output.
-    pub(crate) halt: Option<(Halt, u32)>,
+    /// Stop or end the machine first.
+    pub(crate) halt: Option<Halted>,
+}
+
+/// A probe that stops or ends the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Halted {
+    pub(crate) halt: Halt,
+    /// The probe's output.
+    pub(crate) output: u32,
+    /// Where the vCPU is.
+    pub(crate) addr: GuestAddr,
 }
 
 /// How a callback of a site is served: fixed when the block is translated.
@@ -138,7 +148,7 @@ pub(crate) fn hit<G: GuestState>(
     planted: Planted,
 ) -> After {
     let addr = env.runtime(site.place());
-    if vcpu.resumes_at(addr) {
+    if vcpu.resumes_at(site.place()).is_some() {
         // It was stopped here, before the instruction, and all that was to be done is done.
         return After::default();
     }
@@ -165,6 +175,7 @@ pub(crate) fn hit<G: GuestState>(
         if planted.lands {
             frame.await_successor(site, probes, privileged, restarted);
         } else if let Some(verifier) = env.verifier {
+            frame.addr = frame.alias();
             verifier.predict(frame, site);
         }
     })
@@ -183,7 +194,7 @@ pub(crate) fn post<G: GuestState>(
         let Some(slot) = site.slot(frame.guard) else { return };
         let next = addr.wrapping_add(u64::from(slot.insn.len));
         if let Some(verifier) = env.verifier {
-            verifier.check(frame, site, next);
+            verifier.check(frame, site);
         }
         let privileged = frame.privileged(serving);
         for probe in site.snapshot(frame.guard) {
@@ -212,6 +223,7 @@ pub(crate) fn arrive<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, landing: &Lan
             let probe = unsafe { Probe::<Kprobe>::from_token(instance.token, frame.guard) };
             match instance.kind {
                 Kind::Return => frame.returned(&probe.payload, instance, addr),
+                Kind::Post if !probe.enabled() => {}
                 Kind::Post => {
                     frame.addr = GuestAddr(instance.time);
                     frame.post(probe, addr);
@@ -339,12 +351,13 @@ impl<G: GuestState> Frame<'_, G> {
         self.addr = self.alias();
         let mut context = self.context(None, None);
         let waits = |probe: &&Arc<Probe<Kprobe>>| probe.payload.is_post() && runs(probe, privileged);
+        let sp = self.drop_over();
         let successors = execute.successors(slot, self.addr, &mut context);
         if let Err(ExecuteError::Fault { .. }) = successors {
             // So will the instruction: it does not end this time.
             return;
         }
-        let (Ok(successors), Some(sp)) = (successors, self.sp()) else {
+        let (Ok(successors), Some(_)) = (successors, sp) else {
             probes.iter().filter(waits).filter_map(|probe| self.cell(&probe.payload)).for_each(counters::Cell::missed);
             return;
         };
@@ -362,7 +375,7 @@ impl<G: GuestState> Frame<'_, G> {
         if let Some(verifier) = self.env.verifier {
             let len = verifier.predict_landing(self, site, &mut instance);
             self.env.pending.cancel(Kind::Post, instance.token, instance.sp, instance.first);
-            self.wait(&instance, len, sp, ways);
+            self.wait(&instance, len, ways);
         }
         // The newest last: what is newest arrives first.
         for probe in probes.iter().rev().filter(waits) {
@@ -370,10 +383,12 @@ impl<G: GuestState> Frame<'_, G> {
             // The instruction faulted, or repeats itself: this is the same execution.
             let again = self.env.pending.cancel(Kind::Post, instance.token, instance.sp, instance.first);
             let cell = self.cell(&probe.payload);
-            if let Some(cell) = cell.filter(|_| again && !restarted) {
+            // What has something to do before the instruction has counted a restart that was told already.
+            let counts = if restarted { !probe.payload.is_pre() } else { again };
+            if let Some(cell) = cell.filter(|_| counts) {
                 cell.reexecuted();
             }
-            if !self.wait(&instance, 0, sp, ways)
+            if !self.wait(&instance, 0, ways)
                 && let Some(cell) = self.cell(&probe.payload)
             {
                 cell.missed();
@@ -381,17 +396,24 @@ impl<G: GuestState> Frame<'_, G> {
         }
     }
 
+    /// The stack pointer; what it shows to be over is dropped.
+    fn drop_over(&self) -> Option<u64> {
+        let sp = self.sp()?;
+        self.env.pending.drop_over(sp, &mut |over| self.abandon(over));
+        Some(sp)
+    }
+
     /// Puts an instance aside and makes sure that its arrival is seen. `ways` are the addresses behind its keys. False if
     /// that is impossible.
-    pub(super) fn wait(&self, instance: &Instance, data_len: usize, sp: u64, ways: [GuestAddr; 2]) -> bool {
+    pub(super) fn wait(&self, instance: &Instance, data_len: usize, ways: [GuestAddr; 2]) -> bool {
         let HitEnv { pending, landings, retranslate, .. } = self.env;
-        if pending.push(instance, data_len, sp, &mut |over| self.abandon(over)).is_err() {
+        if pending.push(instance, data_len).is_err() {
             return false;
         }
         let [first, second] = ways;
         let ensure = |key: u64, addr: GuestAddr| landings.ensure(GuestAddr(key), || retranslate(addr));
-        let seen = ensure(instance.first, first)
-            && (instance.second == instance.first || ensure(instance.second, second));
+        let seen =
+            ensure(instance.first, first) && (instance.second == instance.first || ensure(instance.second, second));
         if !seen {
             pending.cancel(instance.kind, instance.token, instance.sp, instance.first);
         }
@@ -433,11 +455,13 @@ impl<G: GuestState> Frame<'_, G> {
     fn call(&mut self, probe: &Arc<Probe<Kprobe>>, kretprobe: &super::kprobe::Kretprobe) -> bool {
         let kprobe = &probe.payload;
         let Some(cell) = self.cell(kprobe) else { return false };
+        // Before the limit: calls that were unwound hold no place.
+        let Some(sp) = self.drop_over() else { return false };
         if kretprobe.limit.as_ref().is_some_and(|limit| !limit.take()) {
             cell.missed();
             return false;
         }
-        if !self.put_aside(probe, kretprobe)
+        if !self.put_aside(probe, kretprobe, sp)
             && let Some(limit) = &kretprobe.limit
         {
             limit.give_back();
@@ -446,12 +470,11 @@ impl<G: GuestState> Frame<'_, G> {
     }
 
     /// Runs the entry side; false if no return will be reported.
-    fn put_aside(&mut self, probe: &Arc<Probe<Kprobe>>, kretprobe: &super::kprobe::Kretprobe) -> bool {
+    fn put_aside(&mut self, probe: &Arc<Probe<Kprobe>>, kretprobe: &super::kprobe::Kretprobe, sp: u64) -> bool {
         let kprobe = &probe.payload;
         let Some(cell) = self.cell(kprobe) else { return false };
         let arch = self.env.arch;
         let mut context = self.context(None, None);
-        let Some(sp) = self.sp() else { return false };
         let target = match arch.return_place() {
             qkprobe_arch::ReturnPlace::Stack => {
                 self.guest.stack_word(GuestAddr(sp)).or_else(|| context.word(GuestAddr(sp)))
@@ -488,8 +511,12 @@ impl<G: GuestState> Frame<'_, G> {
                 DATA_BYTES
             }
         };
-        let waits = self.wait(&instance, len, sp, [target; 2]);
-        if waits { cell.entered() } else { cell.missed() }
+        let waits = self.wait(&instance, len, [target; 2]);
+        if waits {
+            cell.entered()
+        } else {
+            cell.missed()
+        }
         waits
     }
 

@@ -154,7 +154,7 @@ fn who_was_pushed_is_never_left_without_a_landing() {
                 data: [0; DATA_BYTES],
             };
             for round in 0..ROUNDS {
-                pending.push(&instance, 0, SP - 8, &mut |_| panic!("nothing is over")).expect("room");
+                pending.push_at(&instance, 0, SP - 8, &mut |_| panic!("nothing is over")).expect("room");
                 assert!(landings.ensure(BACK, || true));
                 // While it waits, whoever retires must keep it: give them time now and then.
                 if round % 64 == 0 {

@@ -248,7 +248,8 @@ impl Locator {
     pub(crate) fn canonical(&self, vaddr: GuestAddr) -> Option<GuestAddr> {
         match &self.method {
             Method::Compare(compare) => {
-                let linked = self.linked(vaddr).filter(|linked| linked.wrapping_offset_from(compare.start) < compare.len);
+                let linked =
+                    self.linked(vaddr).filter(|linked| linked.wrapping_offset_from(compare.start) < compare.len);
                 linked.or_else(|| compare.identity_mapped(vaddr))
             }
             Method::Given { .. } => self.linked(vaddr).filter(|_| self.region.contains(&vaddr.0)),

@@ -44,7 +44,7 @@ pub(crate) fn exception<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, guest: &G,
             Instance { kind: Kind::Restart, token, sp, first, second: first, time: 0, data: [0; DATA_BYTES] };
         // The same exception may be told twice.
         let known = env.pending.cancel(Kind::Restart, token, sp, first);
-        let pushed = env.pending.push(&instance, 0, sp, &mut |over| frame.abandon(over)).is_ok();
+        let pushed = env.pending.push(&instance, 0).is_ok();
         if pushed != known {
             with_site(env, at, frame.guard, |site| {
                 if pushed {
@@ -76,9 +76,7 @@ impl<G: GuestState> Frame<'_, G> {
         let Some(sp) = self.sp() else { return false };
         let (token, first) = token(site.place());
         let mut found = 0;
-        let mut wanted = |instance: &Instance| {
-            instance.token == token && instance.first == first && instance.sp == sp
-        };
+        let mut wanted = |instance: &Instance| instance.token == token && instance.first == first && instance.sp == sp;
         self.env.pending.take_restarts(sp, &mut wanted, &mut |_| found += 1);
         site.restarts().fetch_sub(found, Ordering::Relaxed);
         let context = self.context(None, None);

@@ -58,7 +58,7 @@ fn handlers(
             last.lock().push(format!("{returned}={value} {} {}", data[87], hit.addr()));
         }),
     });
-    Handler::Return(Kretprobe { work, limit: maxactive.map(Limit::new) })
+    Handler::Return(Kretprobe::new(work, maxactive))
 }
 
 fn taken(log: &Log) -> String {

@@ -130,8 +130,11 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
 
     /// `first`: the block's first instruction as a place of the kind that is looked for.
     fn run(&mut self, first: Place) {
-        let last_vaddr = self.block.vaddr(self.count - 1);
-        let last = first.with_addr(first.addr().wrapping_add(self.offset_of(last_vaddr)));
+        // To the block's last byte: a call that was patched over a probe ends its block.
+        let mut bytes = [0; qkprobe_arch::MAX_INSN_BYTES];
+        let last_len = self.block.bytes(self.count - 1, &mut bytes).max(1) as u64;
+        let len = self.offset_of(self.block.vaddr(self.count - 1)) + last_len;
+        let last = first.with_addr(first.addr().wrapping_add(len - 1));
         let registry = self.at.registry;
         if !registry.any_site_between(first, last, self.guard) {
             return;
@@ -216,8 +219,8 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
         let lands = after && !goes_on;
         if lands || self.at.verify || others().any(Kprobe::is_pre) {
             let addr = self.block.vaddr(index);
-            let restarts = self.at.exceptions
-                && site.slot(self.guard).is_none_or(|slot| self.at.arch.may_restart(slot, addr));
+            let restarts =
+                self.at.exceptions && site.slot(self.guard).is_none_or(|slot| self.at.arch.may_restart(slot, addr));
             self.block.plant_callback(index, site, Planted { serving, lands, restarts }, access);
         }
         if after && goes_on {

@@ -47,7 +47,7 @@ fn handler(maxactive: Option<u32>) -> (Handler, Probe) {
             owned.returns.fetch_add(1, Ordering::SeqCst);
         }),
     });
-    (Handler::Return(Kretprobe { work, limit: maxactive.map(Limit::new) }), probe)
+    (Handler::Return(Kretprobe::new(work, maxactive)), probe)
 }
 
 #[test]

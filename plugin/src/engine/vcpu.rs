@@ -17,7 +17,7 @@ pub(crate) struct Vcpu {
     pub(crate) reader: Reader,
     pub(crate) counters: Arc<VcpuCounters>,
     last: Cell<Option<Last>>,
-    resumes: Cell<Option<GuestAddr>>,
+    resumes: Cell<Option<(Place, GuestAddr)>>,
     /// `verify=on`: what the instruction that runs now is expected to do.
     pub(crate) prediction: Cell<Option<Box<Prediction>>>,
 }
@@ -66,9 +66,9 @@ impl Vcpu {
         self.last.get().filter(|last| last.block == Some(from.0)).map(|last| last.place)
     }
 
-    /// The machine was stopped before the instruction at `addr`, whose hit is over.
-    pub(crate) fn will_resume_at(&self, addr: GuestAddr) {
-        self.resumes.set(Some(addr));
+    /// The machine was stopped before the instruction of a place, at `addr`; its hit is over.
+    pub(crate) fn will_resume_at(&self, place: Place, addr: GuestAddr) {
+        self.resumes.set(Some((place, addr)));
     }
 
     /// Whether it was stopped somewhere and has not gone on since.
@@ -77,9 +77,10 @@ impl Vcpu {
         self.resumes.get().is_some()
     }
 
-    /// Whether this is the hit that was over before the machine stopped.
+    /// If this is the hit that was over before the machine stopped: where the vCPU was.
     #[inline]
-    pub(crate) fn resumes_at(&self, addr: GuestAddr) -> bool {
-        self.resumes.get().is_some() && self.resumes.take() == Some(addr)
+    pub(crate) fn resumes_at(&self, place: Place) -> Option<GuestAddr> {
+        self.resumes.get()?;
+        self.resumes.take().filter(|(stopped, _)| *stopped == place).map(|(_, addr)| addr)
     }
 }

@@ -136,7 +136,9 @@ fn compared(arch: &dyn Arch) -> impl Iterator<Item = (RegisterId, &'static Regis
     let all = arch.registers().iter().enumerate();
     all.filter_map(|(index, register)| Some((RegisterId(u8::try_from(index).ok()?), register))).filter(
         |(_, register)| {
-            matches!(register.source, RegisterSource::Qemu { .. }) && register.role != Role::Flags && register.bytes == 8
+            matches!(register.source, RegisterSource::Qemu { .. })
+                && register.role != Role::Flags
+                && register.bytes == 8
         },
     )
 }
@@ -165,11 +167,13 @@ impl Verifier {
     }
 
     /// After it.
-    pub(super) fn check<G: GuestState>(&self, frame: &Frame<'_, G>, site: &Site<Kprobe>, next: GuestAddr) {
+    pub(super) fn check<G: GuestState>(&self, frame: &Frame<'_, G>, site: &Site<Kprobe>) {
         let Some(prediction) = frame.vcpu.prediction.take() else { return };
-        if prediction.addr == frame.addr {
-            let problem = self.compare(frame, &prediction, next);
-            if let Some(problem) = problem {
+        if frame.env.key(prediction.addr) == frame.env.key(frame.addr)
+            && let Some(slot) = site.slot(frame.guard)
+        {
+            let next = prediction.addr.wrapping_add(u64::from(slot.insn.len));
+            if let Some(problem) = self.compare(frame, &prediction, next) {
                 self.tell(frame, site, &problem);
             }
         }
@@ -198,8 +202,10 @@ impl Verifier {
             let text = problem.get_or_insert_default();
             let _ = write!(text, " memory at {} differs from {:02x?}", store.addr, store.bytes);
         }
-        let overtaken = |load: Access| expected.store.is_none_or(|store| store.addr != load.addr) && !load.is_so(frame.guest);
-        if problem.is_some() && (expected.load.is_some_and(overtaken) || frame.env.vcpus > 1 && expected.load.is_some()) {
+        let overtaken =
+            |load: Access| expected.store.is_none_or(|store| store.addr != load.addr) && !load.is_so(frame.guest);
+        if problem.is_some() && (expected.load.is_some_and(overtaken) || frame.env.vcpus > 1 && expected.load.is_some())
+        {
             self.raced.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -237,7 +243,8 @@ impl Verifier {
             self.next_pc_only.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let right = frame.env.key(next) == frame.env.key(frame.addr) && landed.store.is_none_or(|store| store.is_so(frame.guest));
+        let right = frame.env.key(next) == frame.env.key(frame.addr)
+            && landed.store.is_none_or(|store| store.is_so(frame.guest));
         self.checked.fetch_add(1, Ordering::Relaxed);
         if !right {
             let text = format!("went to {}, predicted {next}; store predicted {:?}", frame.addr, landed.store);
@@ -297,7 +304,8 @@ struct Landed {
 impl Landed {
     fn encode(&self, data: &mut [u8; DATA_BYTES]) {
         let store = self.store.map_or((0, [0; 8], 0), |store| (store.addr.0, store.bytes, store.len));
-        let words = [self.from.0, self.next.map_or(0, |next| next.0), store.0, u64::from_le_bytes(store.1), u64::from(store.2)];
+        let words =
+            [self.from.0, self.next.map_or(0, |next| next.0), store.0, u64::from_le_bytes(store.1), u64::from(store.2)];
         for (word, place) in words.iter().zip(data.chunks_exact_mut(8)) {
             place.copy_from_slice(&word.to_le_bytes());
         }
@@ -310,10 +318,11 @@ impl Landed {
         Self {
             from: GuestAddr(from),
             next: Some(GuestAddr(next)).filter(|next| next.0 != 0),
-            store: u8::try_from(len)
-                .ok()
-                .filter(|len| *len != 0)
-                .map(|len| Access { addr: GuestAddr(addr), bytes: bytes.to_le_bytes(), len }),
+            store: u8::try_from(len).ok().filter(|len| *len != 0).map(|len| Access {
+                addr: GuestAddr(addr),
+                bytes: bytes.to_le_bytes(),
+                len,
+            }),
         }
     }
 }

@@ -22,7 +22,8 @@ impl From<Refused> for Refusal {
 fn config_of(probe: &NewProbe) -> Result<ProbeConfig, Refusal> {
     let origin = || "control".to_owned();
     if probe.options.is_empty() {
-        return ProbeConfig::from_line(&probe.line, origin()).map_err(|error| Refusal::new(error.errno, error.to_string()));
+        return ProbeConfig::from_line(&probe.line, origin())
+            .map_err(|error| Refusal::new(error.errno, error.to_string()));
     }
     let mut table = toml::Table::new();
     table.insert("def".to_owned(), probe.line.clone().into());

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use qkprobe_arch::{GuestAddr, InsnSlot};
@@ -198,9 +199,10 @@ impl Plugin {
             SymbolLookup::One { addr, .. } => Some(addr),
             _ => None,
         };
-        let ends = self.arch.task_end_symbols().iter().filter_map(|name| address(name));
+        let ends: Vec<_> = self.arch.task_end_symbols().iter().filter_map(address).collect();
         let start = self.arch.task_start_symbols().iter().find_map(address);
-        let stacks = ends.chain(start).map(|addr| (addr, Watch::Stack));
+        let knows_tasks = !ends.is_empty() && start.is_some();
+        let stacks = ends.into_iter().chain(start).map(|addr| (addr, Watch::Stack));
         let life = address(&"start_kernel").map(|addr| (addr, Watch::Life));
         let watch = |(addr, watch): (GuestAddr, Watch)| {
             let kprobe = Kprobe {
@@ -214,11 +216,16 @@ impl Plugin {
             New::enabled(place_of(addr, &target), kprobe)
         };
         probes.watches = self.register(stacks.chain(life).map(watch).collect())?;
+        // Only when that is so in the running code as well.
+        let settled = self.settle();
+        self.pending.new_generation();
+        self.knows_tasks.store(knows_tasks && settled, Ordering::Relaxed);
         Ok(())
     }
 
     fn unwatch(&self, probes: &mut Probes) {
         if !probes.watches.is_empty() && !probes.list.values().any(|probe| probe.waits) {
+            self.knows_tasks.store(false, Ordering::Relaxed);
             let _ = self.registry.unregister_all(&std::mem::take(&mut probes.watches));
         }
     }

@@ -119,9 +119,8 @@ fn one(
     let filter = config.filter.as_deref().map(|text| Filter::compile(text, &definition));
     let filter = filter.transpose().map_err(|error| Refused::new(libc::EINVAL, origin, error))?;
     let filter = filter.filter(|filter| !filter.is_none());
-    let effects = config
-        .compile_effects(&definition, target)
-        .map_err(|error| Refused::new(error.errno, origin, &error))?;
+    let effects =
+        config.compile_effects(&definition, target).map_err(|error| Refused::new(error.errno, origin, &error))?;
     let definition = Arc::new(definition);
     let place = definition.place.address.map(|addr| place_of(addr, target));
     let slot = place.and_then(|place| slot_of(place, target));
@@ -138,12 +137,8 @@ fn one(
         }
     }
     let output = output(&definition, target);
-    let event = Event {
-        definition: Arc::clone(&definition),
-        filter,
-        action: config.action,
-        effects: changes.map(Box::new),
-    };
+    let event =
+        Event { definition: Arc::clone(&definition), filter, action: config.action, effects: changes.map(Box::new) };
     let counts_only = event.counts_only() && config.when == When::Pre && definition.kind == Kind::Kprobe;
     let handler = match (definition.kind, config.when) {
         (Kind::Kprobe, When::Pre) => Handler::Pre(event),
@@ -234,9 +229,11 @@ fn check_flow(
         return Err("replace: the new instruction reads flags, which QEMU does not show exactly at a hit".into());
     }
     if execute.execute(&slot, addr, &mut Trial).is_err() {
-        return Err("replace: this instruction cannot be executed out of line; moves, loads, stores, arithmetic, calls and \
+        return Err(
+            "replace: this instruction cannot be executed out of line; moves, loads, stores, arithmetic, calls and \
                     jumps can"
-            .into());
+                .into(),
+        );
     }
     Ok(Some(slot))
 }

@@ -4,6 +4,11 @@
 //! happen on a vCPU's thread at a safepoint or in a hit, never in the translation callback. API 4 cannot write: there the
 //! whole code cache is reset, at a safepoint as well. The same is done for code of which nobody knows where it lies in
 //! the host's memory.
+//!
+//! A callback may be registered at any time, but not removed: QEMU frees its entry at once, while another vCPU's thread
+//! may be about to call it (QEMU 10.0 died of that at one in a hundred removals). Only a reset removes callbacks while no
+//! vCPU translates or runs anything. So some time after the last probe went, when none came meanwhile, there is a reset,
+//! which also drops all code that was translated under the hook: the guest runs as fast as without the plugin.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +25,8 @@ use crate::registry::{CodeCache, Place};
 
 /// How often somebody who waits for a safepoint looks again.
 const POLL: Duration = Duration::from_micros(100);
+/// How long the translation hook stays after the last probe went: the next may come soon.
+const LINGER: Duration = Duration::from_millis(300);
 
 /// Code that must be translated again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +70,15 @@ struct Queue {
     in_service: Vec<u64>,
     /// The oldest request that waits for a reset to be done.
     resetting: Option<u64>,
+    /// The hook is not wanted any more, since then.
+    unhooked: Option<Instant>,
     /// The number of the next request.
     next: u64,
 }
 
 impl Queue {
     fn waits(&self) -> bool {
-        !self.stale.is_empty() || self.everything.is_some()
-    }
-
-    /// Nothing waits, and nothing is being done.
-    fn is_idle(&self) -> bool {
-        !self.waits() && self.in_service.is_empty() && self.resetting.is_none()
+        !self.stale.is_empty() || self.everything.is_some() || self.unhooked.is_some()
     }
 
     /// The number of the oldest request that is not done.
@@ -185,12 +189,17 @@ impl QemuCache {
         // when it asks for more.
         let (mut stale, mut reset, oldest) = {
             let mut queue = self.queue.lock();
-            self.pending.store(false, Ordering::Relaxed);
+            let unhook = queue.unhooked.is_some_and(|since| since.elapsed() >= LINGER);
+            if unhook {
+                queue.unhooked = None;
+            }
+            self.pending.store(queue.unhooked.is_some(), Ordering::Relaxed);
             let stale = std::mem::take(&mut queue.stale);
             let everything = queue.everything.take();
-            let Some(oldest) = stale.iter().map(|(number, _)| *number).chain(everything).min() else { return };
+            let oldest = stale.iter().map(|(number, _)| *number).chain(everything).min();
+            let Some(oldest) = oldest.or(unhook.then_some(u64::MAX)) else { return };
             queue.in_service.push(oldest);
-            (stale, everything.is_some(), oldest)
+            (stale, everything.is_some() || unhook, oldest)
         };
         if reset {
             // That includes these.
@@ -219,26 +228,6 @@ impl QemuCache {
         drop(queue);
         if reset {
             self.registrar().reset::<QemuEvents>();
-        } else if !self.wants_safepoint() {
-            self.update_safepoint();
-        }
-    }
-
-    /// While probes are armed or something waits.
-    fn wants_safepoint(&self) -> bool {
-        // SeqCst, as the store: see `update_safepoint`.
-        self.hooked.load(Ordering::SeqCst) || !self.queue.lock().is_idle()
-    }
-
-    /// Registers or removes the interrupt callback, as it is wanted. A vCPU that has served the last request and a thread
-    /// that arms a new probe may both be here: whoever came last looks again, so that the right one stays.
-    fn update_safepoint(&self) {
-        loop {
-            let wanted = self.wants_safepoint();
-            self.registrar().set_interrupt_safepoint::<QemuEvents>(wanted);
-            if self.wants_safepoint() == wanted {
-                return;
-            }
         }
     }
 
@@ -269,18 +258,27 @@ impl QemuCache {
         }
     }
 
-    /// QEMU's reset is done.
+    /// QEMU's reset is done: no code is translated, no callback registered, and no vCPU runs anything until this returns.
     pub(crate) fn was_reset(&self) {
-        self.queue.lock().resetting = None;
+        {
+            let mut queue = self.queue.lock();
+            queue.resetting = None;
+            queue.everything = None;
+            queue.stale.clear();
+        }
         // Without callbacks for a moment, one may have gone on unnoticed.
         self.idle.lock().values_mut().for_each(|idle| *idle = false);
         self.registrar().register_lifetime::<QemuEvents>();
+        // A thread that wants the hook just now sets the mark first and then registers it: once more does no harm.
         if self.hooked.load(Ordering::SeqCst) {
-            self.registrar().set_translation::<QemuEvents>(true);
+            self.register_hook();
         }
-        if self.wants_safepoint() {
-            self.update_safepoint();
-        }
+    }
+
+    fn register_hook(&self) {
+        self.registrar().set_translation::<QemuEvents>();
+        // Together with the translation hook and never from within a translation, which holds page locks.
+        self.registrar().set_interrupt_safepoint::<QemuEvents>();
     }
 }
 
@@ -306,10 +304,14 @@ fn rewrite(write: unsafe extern "C" fn(u64, *mut GByteArray) -> bool, vaddr: Gue
 impl CodeCache for QemuCache {
     fn set_translation_hook(&self, on: bool) {
         self.hooked.store(on, Ordering::SeqCst);
-        self.registrar().set_translation::<QemuEvents>(on);
-        // Together with the translation hook and never from within a translation, which holds page locks. It stays
-        // registered for what is still queued when the hook goes.
-        self.update_safepoint();
+        {
+            let mut queue = self.queue.lock();
+            queue.unhooked = (!on).then(Instant::now);
+            self.announce(&queue);
+        }
+        if on {
+            self.register_hook();
+        }
     }
 
     fn retranslate(&self, place: Place) {

@@ -41,6 +41,16 @@ impl GuestState for VcpuGuest {
         VcpuGuest::write(self, addr, bytes)
     }
 
+    #[inline]
+    fn stack_word(&self, addr: GuestAddr) -> Option<u64> {
+        let plugin = plugin()?;
+        if !plugin.knows_tasks() || plugin.arch.word_bytes() != 8 {
+            return None;
+        }
+        let word = self.stack.word(addr, plugin.pending.generation(), |page| plugin.host_of_page(self, page))?;
+        Some(plugin.arch.byte_order().number(&word))
+    }
+
     fn is_ram(&self, addr: GuestAddr) -> bool {
         // The PC's map (Linux arch/x86/kernel/e820.c shows it at boot): video memory and option ROMs below 1 MiB, devices in
         // the last GiB below 4 GiB.

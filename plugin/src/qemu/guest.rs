@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use qkprobe_arch::{Arch, ByteOrder, GuestAddr, RegisterId, RegisterSource};
 
 use super::api::{Api, GByteArray, RegisterHandle};
+use super::stack::StackPages;
 
 /// One vCPU's handles and buffer. Used only on the thread that runs the vCPU, in a callback that may read registers.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct VcpuGuest {
     sizes: Box<[u8]>,
     /// Large enough that no read makes QEMU grow it: a hit allocates nothing.
     buffer: NonNull<GByteArray>,
+    /// Where the stack's pages lie.
+    pub(super) stack: StackPages,
 }
 
 /// Most bytes of one memory read.
@@ -46,7 +49,7 @@ impl VcpuGuest {
         let sizes = arch.registers().iter().map(|register| register.bytes).collect();
         // SAFETY: glib's allocator aborts rather than fail; the array lives as long as the process.
         let buffer = NonNull::new(unsafe { (api.g_byte_array_sized_new)(MAX_READ as u32) })?;
-        Some(Self { api, order: arch.byte_order(), handles, sizes, buffer })
+        Some(Self { api, order: arch.byte_order(), handles, sizes, buffer, stack: StackPages::new() })
     }
 
     /// Whether QEMU lists the register at all (sparc64 before 10.1 lists none).

@@ -8,5 +8,6 @@ pub(crate) mod guest;
 pub(crate) mod host_memory;
 pub(crate) mod inline_count;
 pub(crate) mod shapes;
+pub(crate) mod stack;
 pub(crate) mod vcpus;
 pub(crate) mod version;

@@ -201,7 +201,6 @@ macro_rules! each_planted {
 const DISCON_INTERRUPT: c_int = 1;
 const DISCON_EXCEPTION: c_int = 2;
 
-
 /// Registers callbacks in the shape of the running version.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registrar<'a> {
@@ -235,23 +234,17 @@ impl Registrar<'_> {
 
     /// The interrupt callback, where this QEMU has it (10.2): a safepoint that a busy guest reaches soon.
     /// It also tells of exceptions, which a probed instruction may raise and then run again. Registered while probes are
-    /// armed or something waits for a safepoint. Returns whether there is one.
-    pub(crate) fn set_interrupt_safepoint<E: Events>(self, on: bool) -> bool {
-        let Some(register) = self.api.register_vcpu_discon_cb else { return false };
-        let callback =
-            if on { self.choose(discon_v6::<E> as *const (), discon_v7::<E> as *const ()) } else { std::ptr::null() };
-        // SAFETY: the shape fits the version; NULL removes the callback.
+    /// armed.
+    pub(crate) fn set_interrupt_safepoint<E: Events>(self) {
+        let Some(register) = self.api.register_vcpu_discon_cb else { return };
+        let callback = self.choose(discon_v6::<E> as *const (), discon_v7::<E> as *const ());
+        // SAFETY: the shape fits the version.
         unsafe { register(self.id, DISCON_INTERRUPT | DISCON_EXCEPTION, callback, std::ptr::null_mut()) };
-        true
     }
 
-    /// Turns the translation callback on or off. NULL removes just it.
-    pub(crate) fn set_translation<E: Events>(self, on: bool) {
-        let callback = if on {
-            self.choose(tb_trans_v6::<E> as *const (), tb_trans_v7::<E> as *const ())
-        } else {
-            std::ptr::null()
-        };
+    /// Registers the translation callback. Like all callbacks it goes only by a reset: see `cache`.
+    pub(crate) fn set_translation<E: Events>(self) {
+        let callback = self.choose(tb_trans_v6::<E> as *const (), tb_trans_v7::<E> as *const ());
         // SAFETY: as above.
         unsafe { (self.api.register_vcpu_tb_trans_cb)(self.id, callback, std::ptr::null_mut()) };
     }

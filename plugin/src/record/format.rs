@@ -2,8 +2,8 @@
 
 use qkprobe_lang::{Format, SymbolNames};
 
-use super::{Notice, Output};
 use super::ring::Record;
+use super::{Notice, Output};
 
 /// What the first lines of a trace say.
 #[derive(Clone, Debug)]

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use qkprobe_lang::{Format, SymbolNames};
 
-use super::{Notice, Output};
 use super::format::{self, Preamble};
 use super::ring::Ring;
 use super::sink::Sink;
+use super::{Notice, Output};
 use crate::control::Feed;
 use crate::counters::{Counters, VcpuCounters};
 use crate::engine::now;

@@ -28,8 +28,8 @@ mod table;
 #[cfg(all(test, not(feature = "shuttle")))]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
@@ -207,8 +207,9 @@ impl<P: Send + Sync + 'static> Registry<P> {
         prepare: impl FnOnce() -> Result<Option<InsnSlot>, E>,
     ) -> Result<ProbeId, RegistryError<E>> {
         let mut prepare = Some(prepare);
-        let ids =
-            self.register_all(std::iter::once(New::enabled(place, payload)), |_, _| prepare.take().map_or(Ok(None), |f| f()))?;
+        let ids = self.register_all(std::iter::once(New::enabled(place, payload)), |_, _| {
+            prepare.take().map_or(Ok(None), |f| f())
+        })?;
         ids.first().copied().ok_or(RegistryError::NotRegistered)
     }
 
@@ -395,7 +396,7 @@ impl<P: Send + Sync + 'static> Registry<P> {
         let guard = self.collector.register().pin();
         let mut writer = self.writer.lock();
         let (used, unused): (HashMap<_, _>, HashMap<_, _>) =
-            writer.sites.drain().partition(|(_, site)| site.is_armed());
+            writer.sites.drain().partition(|(_, site)| !site.snapshot(&guard).is_empty());
         writer.sites = used;
         drop(writer);
         if !unused.is_empty() {

@@ -21,6 +21,8 @@ const PAGE_SHIFT: u32 = 12;
 const NEW: u32 = 0;
 /// In the set, and its code is translated with it.
 const ARMED: u32 = 1;
+/// In the set, and about to leave it.
+const RETIRING: u32 = 3;
 /// Not in the set; the slot stays, because translated code may hold its address.
 const GONE: u32 = 2;
 
@@ -113,7 +115,9 @@ impl Landings {
             word.fetch_or(bit, Ordering::SeqCst);
         }
         // From here on translation plants it; the rest is code that was translated before.
-        let _ = slot.state.compare_exchange(GONE, NEW, Ordering::SeqCst, Ordering::SeqCst);
+        for old in [GONE, RETIRING] {
+            let _ = slot.state.compare_exchange(old, NEW, Ordering::SeqCst, Ordering::SeqCst);
+        }
         if !retranslate() {
             return false;
         }
@@ -125,23 +129,20 @@ impl Landings {
     /// Takes away all landings but those that `keep` names; returns the others, whose code must be translated again.
     /// `keep` is called after they were taken away, so that a hit which comes in between is seen by one side.
     pub(crate) fn retire(&self, keep: impl FnOnce(&mut dyn FnMut(GuestAddr))) -> Vec<GuestAddr> {
-        let armed = |slot: &&Landing| {
-            slot.addr.load(Ordering::Relaxed) != 0
-                && slot.state.compare_exchange(ARMED, GONE, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        let change = |slot: &Landing, from, to| {
+            slot.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         };
+        let armed = |slot: &&Landing| slot.addr.load(Ordering::Relaxed) != 0 && change(slot, ARMED, RETIRING);
         let taken: Vec<&Landing> = self.slots.iter().filter(armed).collect();
         if taken.is_empty() {
             return Vec::new();
         }
         keep(&mut |addr| {
-            let slot = self.steps(addr).find(|slot| slot.addr() == addr);
-            if let Some(slot) = slot {
-                // Its code still has the callback: nothing was retranslated yet.
-                let _ = slot.state.compare_exchange(GONE, ARMED, Ordering::SeqCst, Ordering::SeqCst);
+            if let Some(slot) = self.steps(addr).find(|slot| slot.addr() == addr) {
+                change(slot, RETIRING, ARMED);
             }
         });
-        let gone = taken.into_iter().filter(|slot| slot.state.load(Ordering::SeqCst) == GONE);
-        gone.map(Landing::addr).collect()
+        taken.into_iter().filter(|slot| change(slot, RETIRING, GONE)).map(Landing::addr).collect()
     }
 
     /// The code cache was flushed, with all vCPUs stopped: no translated code holds a slot, so those that are gone are
@@ -171,9 +172,8 @@ impl Landings {
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<GuestAddr> {
-        let present = |slot: &&Landing| {
-            slot.addr.load(Ordering::Relaxed) != 0 && slot.state.load(Ordering::Relaxed) != GONE
-        };
+        let present =
+            |slot: &&Landing| slot.addr.load(Ordering::Relaxed) != 0 && slot.state.load(Ordering::Relaxed) != GONE;
         self.slots.iter().filter(present).map(Landing::addr).collect()
     }
 }

@@ -6,9 +6,9 @@
 //! tasks and vCPUs: a task may go on elsewhere, a function may call itself, a tail call returns for both.
 //!
 //! Instances are listed by the kernel stack that they lie on, newest first. A stack belongs to one vCPU at a time, so
-//! its list is changed by one thread at a time; the guest orders these changes when a task migrates. A guest that breaks
-//! that rule (two vCPUs on one stack) gets wrong counts and nothing worse: every link is an index that is checked,
-//! every walk is bounded, and an instance is freed once.
+//! a bit in its word suffices against a guest that breaks the rule (two vCPUs on one stack; user stacks of processes that
+//! were forked have equal addresses): nobody waits for it in a guest that does not. Such a guest gets wrong counts and
+//! nothing worse: every link is an index that is checked, every walk is bounded, and an instance is freed once.
 //!
 //! An instance whose frame is gone is dropped when its stack is seen at a higher address on the same page, and when its
 //! task ends.
@@ -36,8 +36,12 @@ const MOST_STEPS: usize = INSTANCES;
 
 /// Bits of a stack's word that hold the index of its newest instance, plus one.
 const INDEX_BITS: u32 = 20;
-const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-const _: () = assert!(INSTANCES < 1 << INDEX_BITS);
+/// Set in a stack's word while somebody works on its list.
+const LOCKED: u64 = 1 << (INDEX_BITS - 1);
+const INDEX_MASK: u64 = LOCKED - 1;
+const _: () = assert!((INSTANCES as u64) < LOCKED);
+/// How often a stack that somebody works on is looked at again. In a guest that keeps the rule nobody ever does.
+const MOST_SPINS: usize = 1 << 16;
 
 /// What is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +61,12 @@ const POST: u32 = 2;
 const RESTART: u32 = 3;
 /// Listed, but nobody waits any more: freed by whoever walks its list next.
 const DEAD: u32 = 4;
+/// The bits above count how often the cell was used, so that nobody takes one instance for the next in its cell.
+const KIND: u32 = 7;
+const USE: u32 = 8;
 
 impl Kind {
-    fn state(self) -> u32 {
+    fn bits(self) -> u32 {
         match self {
             Self::Return => RETURN,
             Self::Post => POST,
@@ -68,7 +75,7 @@ impl Kind {
     }
 
     fn of(state: u32) -> Option<Self> {
-        match state {
+        match state & KIND {
             RETURN => Some(Self::Return),
             POST => Some(Self::Post),
             RESTART => Some(Self::Restart),
@@ -111,11 +118,14 @@ impl Instance {
     }
 }
 
-/// An instance's place in memory. Atomics, because a guest may break the rule above; relaxed, because the list's head
-/// publishes them.
+/// An instance's place in memory. Atomics, because `forget` and `each` look at all of them at any time; relaxed, because the
+/// state publishes them.
 #[derive(Debug)]
 struct Cell {
+    /// In its stack's list: changed only by who has locked the stack.
     next: AtomicU32,
+    /// Among the free ones.
+    next_free: AtomicU32,
     state: AtomicU32,
     token: AtomicUsize,
     sp: AtomicU64,
@@ -129,6 +139,7 @@ impl Cell {
     fn new() -> Self {
         Self {
             next: AtomicU32::new(0),
+            next_free: AtomicU32::new(0),
             state: AtomicU32::new(FREE),
             token: AtomicUsize::new(0),
             sp: AtomicU64::new(0),
@@ -139,18 +150,20 @@ impl Cell {
         }
     }
 
-    /// Everything but the data, which is looked at only when it arrives.
+    /// Everything but the data, which is looked at only when it arrives; and the state that it was in.
     #[inline]
-    fn head(&self) -> Option<Instance> {
-        Some(Instance {
-            kind: Kind::of(self.state.load(Ordering::Acquire))?,
+    fn head(&self) -> Option<(u32, Instance)> {
+        let state = self.state.load(Ordering::Acquire);
+        let instance = Instance {
+            kind: Kind::of(state)?,
             token: self.token.load(Ordering::Relaxed),
             sp: self.sp.load(Ordering::Relaxed),
             first: self.first.load(Ordering::Relaxed),
             second: self.second.load(Ordering::Relaxed),
             time: self.time.load(Ordering::Relaxed),
             data: [0; DATA_BYTES],
-        })
+        };
+        Some((state, instance))
     }
 
     #[inline]
@@ -170,12 +183,14 @@ impl Cell {
         for (word, bytes) in self.data.iter().zip(instance.data.chunks_exact(8)).take(data_len.div_ceil(8)) {
             word.store(u64::from_le_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
         }
+        let state = self.state.load(Ordering::Relaxed);
         // A full barrier: whoever takes a landing away either sees this instance, or this thread sees the landing gone.
-        self.state.swap(instance.kind.state(), Ordering::SeqCst);
+        self.state.swap((state & !KIND).wrapping_add(USE) | instance.kind.bits(), Ordering::SeqCst);
     }
 
-    fn is_dead(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == DEAD
+    /// From one state to another of the same use; false if somebody was faster.
+    fn change(&self, from: u32, to: u32) -> bool {
+        self.state.compare_exchange(from, from & !KIND | to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -229,6 +244,25 @@ impl Pending {
         })
     }
 
+    /// Takes a stack's word for this thread; with `create` one that nobody uses, if it has none yet.
+    fn lock(&self, stack: u64, create: bool) -> Option<List<'_>> {
+        for _ in 0..MOST_SPINS {
+            let (word, old) = match self.word(stack) {
+                Some(word) => (word, word.load(Ordering::Acquire)),
+                None if create => (self.line(stack).iter().find(|word| word.load(Ordering::Relaxed) == 0)?, 0),
+                None => return None,
+            };
+            let free = old == 0 && create || old != 0 && old >> INDEX_BITS == stack && old & LOCKED == 0;
+            let locked = stack << INDEX_BITS | LOCKED | old & INDEX_MASK;
+            // Acquire, paired with the Release in `List::drop`: the list as the last one left it.
+            if free && word.compare_exchange(old, locked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Some(List { word, stack, head: (old & INDEX_MASK) as u32 });
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
     /// A cell by its index plus one.
     #[inline]
     fn cell(&self, link: u32) -> Option<&Cell> {
@@ -239,7 +273,7 @@ impl Pending {
         let mut head = self.free.load(Ordering::Acquire);
         while head as u32 != 0 {
             let link = head as u32;
-            let next = self.cell(link)?.next.load(Ordering::Relaxed);
+            let next = self.cell(link)?.next_free.load(Ordering::Relaxed);
             let tagged = (head >> 32).wrapping_add(1) << 32 | u64::from(next);
             match self.free.compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(link),
@@ -254,14 +288,11 @@ impl Pending {
         None
     }
 
-    /// Gives a cell back that was listed; only the first who asks does.
+    /// Gives a cell back that is in no list any more.
     fn free_cell(&self, link: u32, cell: &Cell) {
-        if cell.state.swap(FREE, Ordering::AcqRel) == FREE {
-            return;
-        }
         let mut head = self.free.load(Ordering::Relaxed);
         loop {
-            cell.next.store(head as u32, Ordering::Relaxed);
+            cell.next_free.store(head as u32, Ordering::Relaxed);
             let tagged = (head >> 32).wrapping_add(1) << 32 | u64::from(link);
             match self.free.compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -270,43 +301,40 @@ impl Pending {
         }
     }
 
-    /// Waits for `instance`, of whose data the first `data_len` bytes are used. `sp` is the stack pointer now: what lies below
-    /// it on the same page is over, and `over` is told.
+    /// Waits for `instance`, of whose data the first `data_len` bytes are used.
     ///
     /// # Errors
     /// Everything is in use.
-    pub(crate) fn push(
+    pub(crate) fn push(&self, instance: &Instance, data_len: usize) -> Result<(), Full> {
+        let link = self.take_cell().ok_or(Full)?;
+        let cell = self.cell(link).ok_or(Full)?;
+        let Some(mut list) = self.lock(self.stack_of(instance.sp), true) else {
+            self.free_cell(link, cell);
+            return Err(Full);
+        };
+        cell.next.store(list.head, Ordering::Relaxed);
+        cell.store(instance, data_len);
+        list.head = link;
+        Ok(())
+    }
+
+    /// As a hit does it: the stack pointer is `sp`, and then something is waited for.
+    #[cfg(test)]
+    pub(crate) fn push_at(
         &self,
         instance: &Instance,
         data_len: usize,
         sp: u64,
         over: &mut dyn FnMut(&Instance),
     ) -> Result<(), Full> {
+        self.drop_over(sp, over);
+        self.push(instance, data_len)
+    }
+
+    /// The stack pointer is `sp` now: drops what lies below it on the same page, and tells each to `over`.
+    #[inline]
+    pub(crate) fn drop_over(&self, sp: u64, over: &mut dyn FnMut(&Instance)) {
         self.sweep(sp, &mut |instance| instance.is_over(sp), over);
-        let link = self.take_cell().ok_or(Full)?;
-        let cell = self.cell(link).ok_or(Full)?;
-        cell.store(instance, data_len);
-        let stack = self.stack_of(instance.sp);
-        for _ in 0..MOST_STEPS {
-            let (word, old) = match self.word(stack) {
-                Some(word) => (word, word.load(Ordering::Acquire)),
-                None => match self.line(stack).iter().find(|word| word.load(Ordering::Relaxed) == 0) {
-                    Some(word) => (word, 0),
-                    None => break,
-                },
-            };
-            if old != 0 && old >> INDEX_BITS != stack {
-                continue;
-            }
-            cell.next.store((old & INDEX_MASK) as u32, Ordering::Relaxed);
-            let new = stack << INDEX_BITS | u64::from(link);
-            // Release, paired with the Acquire loads of the word: the cell's content.
-            if word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                return Ok(());
-            }
-        }
-        self.free_cell(link, cell);
-        Err(Full)
     }
 
     /// Something arrives at `addr` with this stack pointer: takes what waited for it, newest first, and tells each to
@@ -319,21 +347,30 @@ impl Pending {
     /// Takes an instance of exactly this kind, waiter, stack pointer and address; returns whether there was one.
     pub(crate) fn cancel(&self, kind: Kind, token: usize, sp: u64, first: u64) -> bool {
         let mut found = false;
-        let mut wanted =
-            |i: &Instance| i.kind == kind && i.token == token && i.sp == sp && i.first == first;
+        let mut wanted = |i: &Instance| i.kind == kind && i.token == token && i.sp == sp && i.first == first;
         self.sweep(sp, &mut wanted, &mut |_| found = true);
         found
     }
 
     /// Takes the restarts of a site for which `wanted` says so, on the stack of `sp`.
-    pub(crate) fn take_restarts(&self, sp: u64, wanted: &mut dyn FnMut(&Instance) -> bool, taken: &mut dyn FnMut(&Instance)) {
+    pub(crate) fn take_restarts(
+        &self,
+        sp: u64,
+        wanted: &mut dyn FnMut(&Instance) -> bool,
+        taken: &mut dyn FnMut(&Instance),
+    ) {
         self.sweep(sp, &mut |instance| instance.kind == Kind::Restart && wanted(instance), taken);
     }
 
     /// Everything on the stack of `sp` is over: its task has ended, or a new one begins on it.
     pub(crate) fn end_stack(&self, sp: u64, over: &mut dyn FnMut(&Instance)) {
-        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.new_generation();
         self.sweep(sp, &mut |_| true, over);
+    }
+
+    /// Tasks may have begun or ended unseen.
+    pub(crate) fn new_generation(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Another value since the last task began or ended.
@@ -342,42 +379,52 @@ impl Pending {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Takes from the list of a stack what is `wanted`, newest first.
+    /// Takes from the list of a stack what is `wanted`, newest first. The stack is not locked while `taken` runs: that may
+    /// take long.
     #[inline]
     fn sweep(&self, sp: u64, wanted: &mut dyn FnMut(&Instance) -> bool, taken: &mut dyn FnMut(&Instance)) {
         let stack = self.stack_of(sp);
-        let Some(word) = self.word(stack) else { return };
-        let mut link = (word.load(Ordering::Acquire) & INDEX_MASK) as u32;
+        if self.word(stack).is_none() {
+            return;
+        }
+        for _ in 0..MOST_STEPS {
+            let Some(instance) = self.take_one(stack, wanted) else { return };
+            taken(&instance);
+        }
+    }
+
+    fn take_one(&self, stack: u64, wanted: &mut dyn FnMut(&Instance) -> bool) -> Option<Instance> {
+        let mut list = self.lock(stack, false)?;
+        let mut link = list.head;
         let mut before: Option<&Cell> = None;
         for _ in 0..MOST_STEPS {
-            let Some(cell) = self.cell(link) else { return };
+            let cell = self.cell(link)?;
             let next = cell.next.load(Ordering::Relaxed);
             let head = cell.head();
-            let keep = head.is_some_and(|instance| !wanted(&instance)) || (head.is_none() && !cell.is_dead());
-            if keep {
+            if head.is_some_and(|(_, instance)| !wanted(&instance)) {
                 before = Some(cell);
                 link = next;
                 continue;
             }
             match before {
                 Some(before) => before.next.store(next, Ordering::Relaxed),
-                None => {
-                    let old = stack << INDEX_BITS | u64::from(link);
-                    let new = if next == 0 { 0 } else { stack << INDEX_BITS | u64::from(next) };
-                    if word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                        return;
-                    }
-                }
+                None => list.head = next,
             }
-            if let Some(mut instance) = head {
+            let taken = head.filter(|(state, _)| cell.change(*state, FREE)).map(|(_, mut instance)| {
                 cell.load_data(&mut instance);
-                self.free_cell(link, cell);
-                taken(&instance);
-            } else {
-                self.free_cell(link, cell);
+                instance
+            });
+            if taken.is_none() {
+                // Forgotten, perhaps just now: nobody is told.
+                cell.state.store(cell.state.load(Ordering::Relaxed) & !KIND | FREE, Ordering::Release);
+            }
+            self.free_cell(link, cell);
+            if taken.is_some() {
+                return taken;
             }
             link = next;
         }
+        None
     }
 
     fn used(&self) -> impl Iterator<Item = &Cell> {
@@ -388,9 +435,8 @@ impl Pending {
     /// Nobody waits any more for those that are `wanted`; tells `gone` of each. Any thread, at any time.
     pub(crate) fn forget(&self, wanted: impl Fn(&Instance) -> bool, mut gone: impl FnMut(&Instance)) {
         for cell in self.used() {
-            let Some(instance) = cell.head().filter(&wanted) else { continue };
-            let state = instance.kind.state();
-            if cell.state.compare_exchange(state, DEAD, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            let Some((state, instance)) = cell.head().filter(|(_, instance)| wanted(instance)) else { continue };
+            if cell.change(state, DEAD) {
                 gone(&instance);
             }
         }
@@ -398,6 +444,22 @@ impl Pending {
 
     /// Looks at everything that is awaited now.
     pub(crate) fn each(&self, mut look: impl FnMut(&Instance)) {
-        self.used().filter_map(Cell::head).for_each(|instance| look(&instance));
+        self.used().filter_map(Cell::head).for_each(|(_, instance)| look(&instance));
+    }
+}
+
+/// The list of one stack, while this thread works on it.
+#[derive(Debug)]
+struct List<'a> {
+    word: &'a AtomicU64,
+    stack: u64,
+    head: u32,
+}
+
+impl Drop for List<'_> {
+    fn drop(&mut self) {
+        let word = if self.head == 0 { 0 } else { self.stack << INDEX_BITS | u64::from(self.head) };
+        // Release: see `lock`.
+        self.word.store(word, Ordering::Release);
     }
 }

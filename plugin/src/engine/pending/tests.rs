@@ -33,7 +33,7 @@ fn push(pending: &Pending, instance: &Instance) {
 
 fn push_at(pending: &Pending, instance: &Instance, sp: u64) {
     let mut over = Vec::new();
-    pending.push(instance, 0, sp, &mut |instance| over.push(instance.token)).expect("room");
+    pending.push_at(instance, 0, sp, &mut |instance| over.push(instance.token)).expect("room");
     assert_eq!(over, NONE);
 }
 
@@ -57,8 +57,8 @@ fn cells(pending: &Pending) -> (usize, usize) {
     while let Some(cell) = pending.cell(link) {
         free += 1;
         assert!(free <= INSTANCES, "the list of free cells goes round");
-        assert_eq!(cell.state.load(Ordering::SeqCst), FREE, "a free cell is in use");
-        link = cell.next.load(Ordering::SeqCst);
+        assert_eq!(cell.state.load(Ordering::SeqCst) & KIND, FREE, "a free cell is in use");
+        link = cell.next_free.load(Ordering::SeqCst);
     }
     (fresh, free)
 }
@@ -126,7 +126,7 @@ fn what_is_put_aside_comes_back() {
     let pending = table();
     let mut one = Instance { time: 1234, ..returns(9, SP) };
     one.data = std::array::from_fn(|index| index as u8 + 1);
-    pending.push(&one, DATA_BYTES, SP - 8, &mut |_| panic!("nothing is over")).expect("room");
+    pending.push_at(&one, DATA_BYTES, SP - 8, &mut |_| panic!("nothing is over")).expect("room");
     let mut found = None;
     pending.arrive(SP, BACK, &mut |instance| found = Some(*instance));
     let found = found.expect("it waited");
@@ -160,7 +160,7 @@ fn frames_below_the_stack_pointer_are_dropped_at_the_next_push() {
     }
     // Unwound to the outermost frame, which calls again.
     let mut over = Vec::new();
-    pending.push(&returns(9, SP - 0x10), 0, SP - 0x18, &mut |gone| over.push(gone.token)).expect("room");
+    pending.push_at(&returns(9, SP - 0x10), 0, SP - 0x18, &mut |gone| over.push(gone.token)).expect("room");
     assert_eq!(over, [4, 3, 2]);
     assert_eq!(arrive(&pending, SP - 0x10, BACK), [9]);
     assert_eq!(arrive(&pending, SP, BACK), [1]);
@@ -208,7 +208,7 @@ fn a_line_holds_eight_stacks() {
     for (token, sp) in eight.iter().enumerate() {
         push(&pending, &returns(token, *sp));
     }
-    assert_eq!(pending.push(&returns(99, ninth), 0, ninth - 8, &mut |_| {}), Err(Full));
+    assert_eq!(pending.push_at(&returns(99, ninth), 0, ninth - 8, &mut |_| {}), Err(Full));
     // A second instance on a stack that is there needs no new place.
     push(&pending, &returns(8, eight[3] - 0x20));
     assert_eq!(end(&pending, eight[5]), [5]);
@@ -229,7 +229,7 @@ fn a_full_table_refuses_and_recovers() {
         push_at(&pending, &instance(Kind::Restart, n as usize, sp(n), BACK), STACK);
     }
     for _ in 0..3 {
-        assert_eq!(pending.push(&returns(1, SP), 0, STACK, &mut |_| {}), Err(Full));
+        assert_eq!(pending.push_at(&returns(1, SP), 0, STACK, &mut |_| {}), Err(Full));
     }
     assert_eq!(end(&pending, sp(2048)).len(), 1024);
     push_at(&pending, &returns(1, sp(2048)), STACK);
@@ -322,7 +322,7 @@ fn random_operations_equal_a_model() {
             0..4 => {
                 let new = instance(if random.below(2) == 0 { Kind::Return } else { Kind::Post }, step, sp, BACK);
                 let now = sp - 8;
-                pending.push(&new, 0, now, &mut |over| told.push(over.token)).expect("room");
+                pending.push_at(&new, 0, now, &mut |over| told.push(over.token)).expect("room");
                 take(&mut model, &|i| {
                     same_stack(i.sp) && i.sp >> 12 == now >> 12 && i.sp <= now - u64::from(i.kind == Kind::Post)
                 });
@@ -363,7 +363,7 @@ fn nothing_leaks_over_four_vcpus_with_their_own_stacks() {
                 for step in 0..250_000 {
                     let sp = SP - 0x10 * random.below(64) + ((thread * 8 + random.below(8)) << SHIFT);
                     match random.below(16) {
-                        0..8 => pending.push(&returns(step, sp), 16, sp - 8, &mut |_| {}).expect("room"),
+                        0..8 => pending.push_at(&returns(step, sp), 16, sp - 8, &mut |_| {}).expect("room"),
                         8..15 => pending.arrive(sp, BACK, &mut |_| {}),
                         _ if step % 64 == 0 => {
                             let bit = random.below(2) as usize;
@@ -401,7 +401,7 @@ fn a_guest_with_two_vcpus_on_one_stack_harms_only_its_counts() {
                         match random.below(32) {
                             0..16 => {
                                 let new = returns(1 + random.below(8) as usize, sp);
-                                let _ = pending.push(&new, 16, sp - 8, &mut |_| {});
+                                let _ = pending.push_at(&new, 16, sp - 8, &mut |_| {});
                             }
                             16..28 => pending.arrive(sp, BACK, &mut |_| {}),
                             28 => {
