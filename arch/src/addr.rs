@@ -43,8 +43,20 @@ pub enum ByteOrder {
 
 impl ByteOrder {
     /// An unsigned number of `bytes.len()` (at most 8; further bytes are ignored) bytes.
+    #[inline]
     #[must_use]
     pub fn number(self, bytes: &[u8]) -> u64 {
+        // What hits read most.
+        if let Ok(bytes) = <[u8; 8]>::try_from(bytes) {
+            return match self {
+                Self::Little => u64::from_le_bytes(bytes),
+                Self::Big => u64::from_be_bytes(bytes),
+            };
+        }
+        self.number_of_any(bytes)
+    }
+
+    fn number_of_any(self, bytes: &[u8]) -> u64 {
         let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
         let bytes = &bytes[..bytes.len().min(8)];
         match self {

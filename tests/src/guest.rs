@@ -172,11 +172,6 @@ impl Drop for Guest {
         if let Some(running) = self.running.as_mut().filter(|_| thread::panicking()) {
             // One that crashes takes its time.
             thread::sleep(Duration::from_secs(2));
-            for file in std::fs::read_dir(running.folder()).unwrap().flatten() {
-                if file.file_name().to_string_lossy().starts_with("core") {
-                    let _ = std::fs::copy(file.path(), "/tmp/ctl-core");
-                }
-            }
             let stderr = std::fs::read_to_string(running.folder().join("stderr")).unwrap_or_default();
             eprintln!("QEMU: {:?}\n{stderr}{}", running.try_wait(), running.console());
         }

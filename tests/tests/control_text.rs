@@ -43,6 +43,8 @@ fn gone_and_back() {
                 format!("append {TRACING}/kprobe_events p:wide {GETPPID}+{short}"),
                 format!("write {TRACING}/events/kprobes/wide/enable 1"),
                 format!("until 20000 {KPROBES} [OPTIMIZED]"),
+                // The list says so as soon as the kernel has decided it.
+                "sleep 500".to_owned(),
                 "getppid 700".to_owned(),
             ]
             .join("\n"),

@@ -330,7 +330,6 @@ fn quit_is_the_exit_status_and_loses_nothing() {
                 .plugin_arg(format!("format={format}"))
                 .run();
             assert_eq!(result.status.code(), Some(status), "{what}\n{}", result.stderr);
-            assert!(result.qk("threads").ok, "{what}\n{}", result.console);
             assert_hits(&result, &what, &[("ppid", 10_000), ("quit", 1)]);
             assert_eq!(field(&result, "quit", "effects"), 1, "{what}");
             let (records, end) = match format {

@@ -334,7 +334,12 @@ impl Pending {
     /// The stack pointer is `sp` now: drops what lies below it on the same page, and tells each to `over`.
     #[inline]
     pub(crate) fn drop_over(&self, sp: u64, over: &mut dyn FnMut(&Instance)) {
-        self.sweep(sp, &mut |instance| instance.is_over(sp), over);
+        // The newest lies lowest: if it is not over, none is.
+        let Some(word) = self.word(self.stack_of(sp)) else { return };
+        let newest = self.cell((word.load(Ordering::Acquire) & INDEX_MASK) as u32).and_then(Cell::head);
+        if newest.is_none_or(|(_, instance)| instance.is_over(sp)) {
+            self.sweep(sp, &mut |instance| instance.is_over(sp), over);
+        }
     }
 
     /// Something arrives at `addr` with this stack pointer: takes what waited for it, newest first, and tells each to
@@ -384,13 +389,28 @@ impl Pending {
     #[inline]
     fn sweep(&self, sp: u64, wanted: &mut dyn FnMut(&Instance) -> bool, taken: &mut dyn FnMut(&Instance)) {
         let stack = self.stack_of(sp);
-        if self.word(stack).is_none() {
-            return;
-        }
         for _ in 0..MOST_STEPS {
+            if !self.any(stack, wanted) {
+                return;
+            }
             let Some(instance) = self.take_one(stack, wanted) else { return };
             taken(&instance);
         }
+    }
+
+    /// Whether there is anything to take: without the lock, because most often there is nothing.
+    #[inline]
+    fn any(&self, stack: u64, wanted: &mut dyn FnMut(&Instance) -> bool) -> bool {
+        let Some(word) = self.word(stack) else { return false };
+        let mut link = (word.load(Ordering::Acquire) & INDEX_MASK) as u32;
+        for _ in 0..MOST_STEPS {
+            let Some(cell) = self.cell(link) else { return false };
+            if cell.head().is_none_or(|(_, instance)| wanted(&instance)) {
+                return true;
+            }
+            link = cell.next.load(Ordering::Relaxed);
+        }
+        true
     }
 
     fn take_one(&self, stack: u64, wanted: &mut dyn FnMut(&Instance) -> bool) -> Option<Instance> {
