@@ -30,6 +30,20 @@ fn resident(running: &Running) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// A client that is served: those that went a moment ago may still be.
+#[track_caller]
+fn when_there_is_room(running: &Running) -> ControlClient {
+    let start = Instant::now();
+    loop {
+        let mut client = ControlClient::connect_silently(running);
+        if client.line().is_some_and(|line| line["protocol"] == 1) {
+            return client;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "no room for a client");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Counts the events and the lost ones until `total` are accounted for.
 #[track_caller]
 fn account(client: &mut ControlClient, total: u64) -> (u64, u64) {
@@ -103,7 +117,7 @@ fn garbage_and_sudden_ends() {
         assert_eq!(client.status()["probes"], 2, "{qemu}: it is still served");
         // Clients that go while their reply is made, or never read it.
         for round in 0..40 {
-            let mut client = ControlClient::connect_silently(guest.running());
+            let mut client = when_there_is_room(guest.running());
             let defs: Vec<_> = (0..200).map(|i| format!("p:gone_{round}_{i} {GETPPID} a=%ax")).collect();
             client.send(json!({"cmd": "add", "defs": defs}));
             if round % 2 == 0 {
@@ -142,14 +156,7 @@ fn forty_connections() {
         assert_eq!(client.status()["probes"], 2);
     }
     drop(clients);
-    let start = Instant::now();
-    loop {
-        let mut client = ControlClient::connect_silently(guest.running());
-        if client.line().is_some_and(|line| line["protocol"] == 1) {
-            break;
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "there is room again");
-    }
+    drop(when_there_is_room(guest.running()));
     let mut silent = ControlClient::connect_silently(guest.running());
     guest.step();
     let mut rest = Vec::new();

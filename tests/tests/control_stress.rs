@@ -40,8 +40,8 @@ fn function_entries(image: &KernelImage, most: usize) -> Vec<String> {
             let to = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
             bytes[0] == 0xe8 && symbol.addr.0.wrapping_add(5).wrapping_add_signed(i64::from(to)) == tracer
         });
-        let unique = matches!(image.symbols.lookup(None, &symbol.name), qkprobe_symbols::Lookup::One(_));
-        if entry && unique && plain(&symbol.name) && symbol.name != GETPPID && !symbol.name.ends_with("getppid") {
+        let unique = matches!(image.symbols.lookup(None, symbol.name), qkprobe_symbols::Lookup::One(_));
+        if entry && unique && plain(symbol.name) && symbol.name != GETPPID && !symbol.name.ends_with("getppid") {
             found.push(symbol.name.to_string());
         }
     }

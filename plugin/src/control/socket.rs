@@ -29,6 +29,9 @@ pub(crate) struct Listener {
     identity: (u64, u64),
 }
 
+/// unix(7): `sun_path` has 108 bytes.
+const LONGEST_PATH: usize = 107;
+
 impl Listener {
     /// Binds and listens. A socket file that nobody listens on is replaced.
     ///
@@ -38,12 +41,13 @@ impl Listener {
         let shown = path.display();
         let error = |what: &str, error: io::Error| format!("control={shown}: {what}: {error}");
         let absolute = std::path::absolute(path).map_err(|e| error("no such path", e))?;
-        let address = SocketAddrUnix::new(path).map_err(|errno| match errno {
-            Errno::NAMETOOLONG => {
-                format!("control={shown}: the path is too long for a UNIX socket (107 bytes): use a shorter one")
-            }
-            errno => error("not a path of a UNIX socket", errno.into()),
-        })?;
+        // The NUL behind it is part of `sun_path`, although Linux would do without.
+        if path.as_os_str().len() > LONGEST_PATH {
+            return Err(format!(
+                "control={shown}: the path is too long for a UNIX socket ({LONGEST_PATH} bytes): use a shorter one"
+            ));
+        }
+        let address = SocketAddrUnix::new(path).map_err(|errno| error("not a path of a UNIX socket", errno.into()))?;
         // Held until the socket listens: another QEMU that starts now must not take a bound socket for a dead one.
         let _lock = lock_folder(&absolute);
         let fd = new_socket().map_err(|e| error("cannot make a socket", e.into()))?;

@@ -7,7 +7,7 @@ use qkprobe_lang::Format;
 use super::Serving;
 use super::fake::{Bench, CALLER, DO_ONE, DO_TWO, FakeState};
 use super::fake_state::STACKS;
-use super::kprobe::{Access, Handler, Kretprobe, Limit, ReturnWork, Watch};
+use super::kprobe::{Access, Handler, Kretprobe, ReturnWork, Watch};
 use super::vcpu::Vcpu;
 use crate::api::handlers::ReturnHandlers;
 use crate::counters::Totals;

@@ -9,7 +9,7 @@ use super::Serving;
 use super::fake::{Bench, CALLER, DO_ONE, FakeState};
 use super::fake_state::STACKS;
 use super::hit::arrive;
-use super::kprobe::{Access, Handler, Kretprobe, Limit, ReturnWork};
+use super::kprobe::{Access, Handler, Kretprobe, ReturnWork};
 use super::pending::DATA_BYTES;
 use crate::api::handlers::ReturnHandlers;
 

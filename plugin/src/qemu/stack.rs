@@ -47,7 +47,7 @@ impl StackPages {
     ) -> Option<[u8; 8]> {
         let page = addr.0 / PAGE;
         let offset = addr.0 % PAGE;
-        if offset % 8 != 0 {
+        if !offset.is_multiple_of(8) {
             return None;
         }
         let slot = self.known.get(page as usize % PAGES)?;
