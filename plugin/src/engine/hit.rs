@@ -16,15 +16,15 @@ use crossbeam_epoch::Guard;
 use qkprobe_arch::{Arch, ExecuteError, GuestAddr};
 use qkprobe_lang::{Backpressure, Halt, Privilege, SymbolNames};
 
+use super::Serving;
 pub(crate) use super::context::GuestState;
 use super::context::{Call, Context};
-use super::kprobe::{Handler, Kprobe, ReturnWork, Watch};
+use super::kprobe::{Handler, Kprobe};
 use super::locate::Locator;
 use super::pending::landing::{Landing, Landings};
 use super::pending::{DATA_BYTES, Instance, Kind, Pending};
 use super::vcpu::Vcpu;
 use super::verify::Verifier;
-use super::{Serving, now};
 use crate::api::handlers::{Hit, Pre};
 use crate::counters;
 use crate::record::WriterHandle;
@@ -397,7 +397,7 @@ impl<G: GuestState> Frame<'_, G> {
     }
 
     /// The stack pointer; what it shows to be over is dropped.
-    fn drop_over(&self) -> Option<u64> {
+    pub(super) fn drop_over(&self) -> Option<u64> {
         let sp = self.sp()?;
         self.env.pending.drop_over(sp, &mut |over| self.abandon(over));
         Some(sp)
@@ -418,128 +418,5 @@ impl<G: GuestState> Frame<'_, G> {
             pending.cancel(instance.kind, instance.token, instance.sp, instance.first);
         }
         seen
-    }
-
-    /// An instance will never arrive.
-    pub(super) fn abandon(&self, instance: &Instance) {
-        match instance.kind {
-            Kind::Restart => self.forget_restart(instance),
-            Kind::Return | Kind::Post if instance.token == 0 => {}
-            Kind::Return | Kind::Post => {
-                // SAFETY: as in `arrive`.
-                let probe = unsafe { Probe::<Kprobe>::from_token(instance.token, self.guard) };
-                if let Some(cell) = self.cell(&probe.payload) {
-                    cell.abandoned();
-                }
-                if let Handler::Return(kretprobe) = &probe.payload.handler
-                    && let Some(limit) = &kretprobe.limit
-                {
-                    limit.give_back();
-                }
-            }
-        }
-    }
-
-    fn watch(&self, watch: Watch) {
-        match watch {
-            Watch::Stack => {
-                if let Some(sp) = self.sp() {
-                    self.env.pending.end_stack(sp, &mut |over| self.abandon(over));
-                }
-            }
-            Watch::Life => self.env.pending.forget(|_| true, |over| self.abandon(over)),
-        }
-    }
-
-    /// A return probe's function is entered.
-    fn call(&mut self, probe: &Arc<Probe<Kprobe>>, kretprobe: &super::kprobe::Kretprobe) -> bool {
-        let kprobe = &probe.payload;
-        let Some(cell) = self.cell(kprobe) else { return false };
-        // Before the limit: calls that were unwound hold no place.
-        let Some(sp) = self.drop_over() else { return false };
-        if kretprobe.limit.as_ref().is_some_and(|limit| !limit.take()) {
-            cell.missed();
-            return false;
-        }
-        if !self.put_aside(probe, kretprobe, sp)
-            && let Some(limit) = &kretprobe.limit
-        {
-            limit.give_back();
-        }
-        false
-    }
-
-    /// Runs the entry side; false if no return will be reported.
-    fn put_aside(&mut self, probe: &Arc<Probe<Kprobe>>, kretprobe: &super::kprobe::Kretprobe, sp: u64) -> bool {
-        let kprobe = &probe.payload;
-        let Some(cell) = self.cell(kprobe) else { return false };
-        let arch = self.env.arch;
-        let mut context = self.context(None, None);
-        let target = match arch.return_place() {
-            qkprobe_arch::ReturnPlace::Stack => {
-                self.guest.stack_word(GuestAddr(sp)).or_else(|| context.word(GuestAddr(sp)))
-            }
-            qkprobe_arch::ReturnPlace::Register(id) => context.get(id),
-        };
-        let Some(target) = target else {
-            cell.missed();
-            return false;
-        };
-        let target = GuestAddr(target);
-        let key = self.env.key(target);
-        let mut instance = Instance {
-            kind: Kind::Return,
-            token: probe.token(),
-            sp: arch.sp_after_return(sp),
-            first: key.0,
-            second: key.0,
-            time: if kretprobe.needs_time() { now() } else { 0 },
-            data: [0; DATA_BYTES],
-        };
-        let len = match &kretprobe.work {
-            ReturnWork::Event(event) => {
-                let entry = event.definition.entry.as_ref();
-                entry.map_or(0, |entry| entry.run(&mut context, &mut instance.data))
-            }
-            ReturnWork::Handlers(handlers) => {
-                if let Some(entry) = &handlers.entry {
-                    let mut hit = Hit::new(&mut context, arch, self.vcpu.index, self.addr, kprobe.access);
-                    if !entry(&mut hit, &mut instance.data) {
-                        return false;
-                    }
-                }
-                DATA_BYTES
-            }
-        };
-        let waits = self.wait(&instance, len, [target; 2]);
-        if waits {
-            cell.entered()
-        } else {
-            cell.missed()
-        }
-        waits
-    }
-
-    /// A return probe's function has returned.
-    fn returned(&mut self, kprobe: &Kprobe, instance: &Instance, addr: GuestAddr) {
-        let Handler::Return(kretprobe) = &kprobe.handler else { return };
-        if let Some(limit) = &kretprobe.limit {
-            limit.give_back();
-        }
-        match &kretprobe.work {
-            ReturnWork::Event(event) => {
-                let call = Call { instance, definition: Some(&event.definition) };
-                self.event(kprobe, event, None, Some((call, addr)));
-            }
-            ReturnWork::Handlers(handlers) => {
-                if let Some(cell) = self.cell(kprobe) {
-                    cell.hit();
-                }
-                let mut context = self.context(None, Some(Call { instance, definition: None }));
-                context.time = now();
-                let mut hit = Hit::new(&mut context, self.env.arch, self.vcpu.index, addr, kprobe.access);
-                (handlers.handler)(&mut hit, &instance.data);
-            }
-        }
     }
 }

@@ -1,12 +1,14 @@
 //! What happens when the guest runs: blocks are translated, probes are hit.
 //!
-//! `translate` plants callbacks, `hit` serves them, `event` is what a definition does there. `pending` knows what is
+//! `translate` plants callbacks, `hit` serves them, `event` is what a definition does there,
+//! `kretprobe` what a return probe does. `pending` knows what is
 //! awaited (returns, the ends of instructions, restarts), `locate` where the kernel lies.
 
 pub(crate) mod context;
 pub(crate) mod event;
 pub(crate) mod hit;
 pub(crate) mod kprobe;
+mod kretprobe;
 pub(crate) mod locate;
 pub(crate) mod pending;
 pub(crate) mod restart;
