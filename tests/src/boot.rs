@@ -58,7 +58,8 @@ impl Boot {
             memory_mb: 512,
             threads: Threads::Multi,
             code_cache_mb: None,
-            append: format!("console={} panic=-1", kernel.arch().console()),
+            // A busy host may deliver the timer's first ticks too late for the kernel's check of its wiring.
+            append: format!("console={} panic=-1 no_timer_check", kernel.arch().console()),
             script: String::new(),
             plugin: None,
             second_serial: false,

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use qkprobe_arch::GuestAddr;
 
+use crate::primitive::Mutex;
+
 /// Slots; a power of two. A large kernel has some 200,000 calls, and few of them are of probed functions.
 const SLOTS: usize = 1 << 16;
 /// How far an address may lie from where its hash points.
@@ -48,6 +50,8 @@ pub(crate) struct Landings {
     slots: Box<[Landing]>,
     /// A bit per hash of a page: most blocks have no landing, and one look tells.
     pages: Box<[AtomicU64]>,
+    /// A flush moves landings to other slots; nobody looks through all of them meanwhile.
+    moving: Mutex<()>,
 }
 
 fn hash(value: u64, bits: u32) -> usize {
@@ -59,6 +63,7 @@ impl Landings {
         Self {
             slots: (0..SLOTS).map(|_| Landing { addr: AtomicU64::new(0), state: AtomicU32::new(NEW) }).collect(),
             pages: (0..FILTER_BITS / 64).map(|_| AtomicU64::new(0)).collect(),
+            moving: Mutex::new(()),
         }
     }
 
@@ -133,6 +138,7 @@ impl Landings {
             slot.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         };
         let armed = |slot: &&Landing| slot.addr.load(Ordering::Relaxed) != 0 && change(slot, ARMED, RETIRING);
+        let _one = self.moving.lock();
         let taken: Vec<&Landing> = self.slots.iter().filter(armed).collect();
         if taken.is_empty() {
             return Vec::new();
@@ -148,6 +154,7 @@ impl Landings {
     /// The code cache was flushed, with all vCPUs stopped: no translated code holds a slot, so those that are gone are
     /// given back.
     pub(crate) fn flushed(&self) {
+        let _one = self.moving.lock();
         let mut kept = Vec::new();
         for slot in &self.slots {
             let (addr, state) = (slot.addr.load(Ordering::Relaxed), slot.state.load(Ordering::Relaxed));
