@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -32,6 +33,10 @@ pub(crate) struct Scale {
     pub(crate) guest_kprobe_getppid: u32,
     pub(crate) guest_kprobe_openclose: u32,
     pub(crate) gdb: u32,
+    /// How often a probe is added to a running guest and deleted again.
+    pub(crate) arms: usize,
+    /// The same for 1,000 at once.
+    pub(crate) arms_of_many: usize,
 }
 
 impl Scale {
@@ -45,6 +50,8 @@ impl Scale {
         guest_kprobe_getppid: 15_000,
         guest_kprobe_openclose: 5_000,
         gdb: 500,
+        arms: 300,
+        arms_of_many: 15,
     };
 
     /// To see whether it works.
@@ -57,6 +64,8 @@ impl Scale {
         guest_kprobe_getppid: 5_000,
         guest_kprobe_openclose: 1_000,
         gdb: 200,
+        arms: 30,
+        arms_of_many: 3,
     };
 }
 
@@ -83,9 +92,15 @@ impl Round {
 
     /// `CONFIGURATION/LOOP`: the median of each loop that the boot ran, in nanoseconds per call.
     pub(crate) fn set_loops(&mut self, configuration: &str, boot: &BootResult) {
+        self.set_loops_in(configuration, boot, 1..u32::MAX);
+    }
+
+    /// The same of the loops in these lines of the script.
+    pub(crate) fn set_loops_in(&mut self, configuration: &str, boot: &BootResult, lines: Range<u32>) {
         for command in ["memtouch", "getppid", "openclose", "fork"] {
             // The first one warms up.
-            let times: Vec<f64> = boot.qk_all(command).skip(1).map(|line| line.number("ns")).collect();
+            let inside = boot.qk_all(command).filter(|line| lines.contains(&line.line));
+            let times: Vec<f64> = inside.skip(1).map(|line| line.number("ns")).collect();
             if let Some(time) = median(&times) {
                 self.set(format!("{configuration}/{command}"), time);
             }

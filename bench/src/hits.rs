@@ -3,7 +3,10 @@
 //! The probe elsewhere is there because any armed probe makes QEMU translate for a plugin, which costs by itself: that is measured as a
 //! row of its own, not once more with each hit.
 
-use qkprobe_tests::Boot;
+use std::fs;
+
+use qkprobe_tests::{Boot, BootResult};
+use serde_json::Value;
 
 use crate::bench::{Bench, Round, summary};
 use crate::places;
@@ -54,10 +57,7 @@ pub(crate) fn count(bench: &Bench, round: &mut Round) -> Result<(), String> {
 
 /// A counting probe on each instruction of the function: many hits in one call, so that the difference is well above the noise.
 pub(crate) fn count_all(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let line = places::straight_line(&bench.image, bench.arch, GETPPID)?;
-    let probe = |(index, addr): (usize, u64)| format!("count=p:e{index} {addr:#x}");
-    let probes: Vec<String> = line.iter().map(|(addr, _)| addr.0).enumerate().map(probe).collect();
-    with(bench, round, "count-all", Loop::Getppid, &probes)
+    with(bench, round, "count-all", Loop::Getppid, &count_each(bench)?)
 }
 
 /// An event without arguments.
@@ -77,8 +77,91 @@ pub(crate) fn string(bench: &Bench, round: &mut Round) -> Result<(), String> {
     with(bench, round, "event-string", Loop::Getppid, &[format!("probe=p:e {GETPPID} s=+0(+152($arg1)):ustring")])
 }
 
+/// An event behind an instruction in the middle of its block: the callback is at the next instruction.
+pub(crate) fn post(bench: &Bench, round: &mut Round) -> Result<(), String> {
+    let offset = places::middle(&bench.image, bench.arch, GETPPID)?;
+    with(bench, round, "post", Loop::Getppid, &[format!("probe=p:e {GETPPID}+{offset:#x} do post")])
+}
+
+/// An event behind an instruction that goes elsewhere: the callback is where it lands.
+pub(crate) fn post_landing(bench: &Bench, round: &mut Round) -> Result<(), String> {
+    let offset = places::transfer(&bench.image, bench.arch, GETPPID)?;
+    with(bench, round, "post-landing", Loop::Getppid, &[format!("probe=p:e {GETPPID}+{offset:#x} do post")])
+}
+
+/// A call and its return, with the value and the time between them.
+pub(crate) fn returned(bench: &Bench, round: &mut Round) -> Result<(), String> {
+    with(bench, round, "return", Loop::Getppid, &[format!("probe=r:e {GETPPID} ret=$retval:s64 ns=$latency")])
+}
+
+/// A call and its return, only counted.
+pub(crate) fn return_count(bench: &Bench, round: &mut Round) -> Result<(), String> {
+    with(bench, round, "return-count", Loop::Getppid, &[format!("count=r:e {GETPPID}")])
+}
+
+/// The function does not run.
+pub(crate) fn overridden(bench: &Bench, round: &mut Round) -> Result<(), String> {
+    let boot = with_boot(bench, round, "override", Loop::Getppid, &[format!("count=p:e {GETPPID} do override=1")])?;
+    tell_effects(round, "override", &boot)
+}
+
+/// A register is set, one that the function does not read: all system calls have one argument, in `%di`.
+pub(crate) fn set(bench: &Bench, round: &mut Round) -> Result<(), String> {
+    let boot = with_boot(bench, round, "set", Loop::Getppid, &[format!("count=p:e {GETPPID} do set:%si=0")])?;
+    tell_effects(round, "set", &boot)
+}
+
+/// Each instruction of the function is compared with what its copy predicts.
+pub(crate) fn verify(bench: &Bench, round: &mut Round) -> Result<(), String> {
+    let mut arguments = count_each(bench)?;
+    arguments.push("verify=on".to_owned());
+    let boot = with_boot(bench, round, "verify", Loop::Getppid, &arguments)?;
+    let verified = &summary_json(&boot)?["verified"];
+    let number = |key: &str| verified[key].as_f64().ok_or_else(|| format!("no {key} in the summary: {verified}"));
+    let calls: f64 = boot.qk_all("getppid").map(|line| line.number("n")).sum();
+    round.set("verify/checked", (number("checked")? / calls).round());
+    if number("mismatches")? != 0.0 {
+        round.notes.push(format!("verify: {verified}"));
+    }
+    Ok(())
+}
+
+/// A counting probe on each instruction that a call surely executes.
+fn count_each(bench: &Bench) -> Result<Vec<String>, String> {
+    let line = places::straight_line(&bench.image, bench.arch, GETPPID)?;
+    let probe = |(index, addr): (usize, u64)| format!("count=p:e{index} {addr:#x}");
+    Ok(line.iter().map(|(addr, _)| addr.0).enumerate().map(probe).collect())
+}
+
+/// The whole summary: [`summary`] has only what all probes have.
+fn summary_json(boot: &BootResult) -> Result<Value, String> {
+    let text =
+        fs::read_to_string(boot.folder().join("summary.json")).map_err(|error| format!("no summary: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("the summary: {error}"))
+}
+
+/// Notes hits that had no effect.
+fn tell_effects(round: &mut Round, name: &str, boot: &BootResult) -> Result<(), String> {
+    let probe = &summary_json(boot)?["probes"][0];
+    if probe["effects"] != probe["hits"] {
+        round.notes.push(format!("{name}: {} of {} hits had their effect", probe["effects"], probe["hits"]));
+    }
+    Ok(())
+}
+
 /// Runs the loop with these arguments of the plugin: `NAME/LOOP`, and `NAME/hits` in one call.
 fn with(bench: &Bench, round: &mut Round, name: &str, what: Loop, arguments: &[String]) -> Result<(), String> {
+    with_boot(bench, round, name, what, arguments).map(drop)
+}
+
+/// The same for those who want to see what the boot left.
+fn with_boot(
+    bench: &Bench,
+    round: &mut Round,
+    name: &str,
+    what: Loop,
+    arguments: &[String],
+) -> Result<BootResult, String> {
     let boot = arguments.iter().fold(bench.boot_with_plugin(), |boot, argument| boot.plugin_arg(argument));
     let boot = bench.run(&what.script(bench, boot))?;
     round.set_loops(name, &boot);
@@ -98,5 +181,5 @@ fn with(bench: &Bench, round: &mut Round, name: &str, what: Loop, arguments: &[S
     if per_call == 0.0 {
         return Err(format!("no hit in {calls} calls"));
     }
-    Ok(())
+    Ok(boot)
 }

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use qkprobe_tests::{Boot, BootResult};
@@ -56,6 +57,11 @@ pub(crate) fn armed(bench: &Bench, round: &mut Round) -> Result<(), String> {
 
 /// The fixed work: memory, system calls, path look-ups, forks, each several times.
 fn work(bench: &Bench, boot: Boot) -> Boot {
+    boot.script(work_lines(bench))
+}
+
+/// The script of the work.
+pub(crate) fn work_lines(bench: &Bench) -> Vec<String> {
     let scale = bench.scale;
     let once = [
         format!("memtouch {MEGABYTES} {}", scale.memtouch_rounds),
@@ -63,12 +69,22 @@ fn work(bench: &Bench, boot: Boot) -> Boot {
         format!("openclose {} /etc/none", scale.openclose),
         format!("fork {}", scale.forks),
     ];
-    let lines = once.iter().cycle().take(once.len() * (scale.repeats + 1));
-    boot.script(lines)
+    once.iter().cycle().take(once.len() * (scale.repeats + 1)).cloned().collect()
 }
 
 fn record(round: &mut Round, configuration: &str, bench: &Bench, boot: &BootResult) {
-    round.set_loops(configuration, boot);
+    record_lines(round, configuration, bench, boot, 1..u32::MAX);
+}
+
+/// The loops of a work in these lines of the script, and `CONFIGURATION/work`: all of one work.
+pub(crate) fn record_lines(
+    round: &mut Round,
+    configuration: &str,
+    bench: &Bench,
+    boot: &BootResult,
+    lines: Range<u32>,
+) {
+    round.set_loops_in(configuration, boot, lines);
     let scale = bench.scale;
     let words = f64::from(MEGABYTES) * f64::from(1 << 17) * f64::from(scale.memtouch_rounds);
     let parts = [

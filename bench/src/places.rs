@@ -8,6 +8,8 @@ use qkprobe_symbols::{KernelImage, Lookup};
 
 /// No function of a kernel is longer.
 const MAX_FUNCTION: u64 = 1 << 20;
+/// How many bytes of a function [`first_block`] looks at.
+const LONGEST_BLOCK: usize = 64;
 
 /// The text symbols of the kernel proper (from `_stext` to `_etext`), ascending, one for each address.
 fn text_symbols(image: &KernelImage) -> Vec<(GuestAddr, usize)> {
@@ -104,6 +106,41 @@ pub(crate) fn middle(image: &KernelImage, arch: &dyn Arch, name: &str) -> Result
     plain.map(|(addr, _)| addr.0 - symbol.addr.0).ok_or_else(|| format!("{name} is too short"))
 }
 
+/// The offset of an instruction of [`straight_line`] that surely goes elsewhere: a call behind the entry's own for ftrace, else the last
+/// jump or return.
+///
+/// # Errors
+/// There is none, or no such function.
+pub(crate) fn transfer(image: &KernelImage, arch: &dyn Arch, name: &str) -> Result<u64, String> {
+    let line = straight_line(image, arch, name)?;
+    let Lookup::One(symbol) = image.symbols.lookup(None, name) else { return Err(format!("no function {name}")) };
+    goes_elsewhere(&line)
+        .map(|addr| addr.0 - symbol.addr.0)
+        .ok_or_else(|| format!("{name} has no call, and ends in a branch"))
+}
+
+fn goes_elsewhere(line: &[(GuestAddr, Flow)]) -> Option<GuestAddr> {
+    let behind_entry = line.get(1..)?;
+    let call = behind_entry.iter().find(|(_, flow)| matches!(flow, Flow::Call { .. }));
+    let last = line.last().filter(|(_, flow)| matches!(flow, Flow::Jump { .. } | Flow::IndirectJump | Flow::Return));
+    call.or(last).map(|(addr, _)| *addr)
+}
+
+/// The instructions that a call of the function with this entry surely executes, without those behind its first call: whether that one
+/// returns is not known here.
+pub(crate) fn first_block(image: &KernelImage, arch: &dyn Arch, entry: GuestAddr) -> Vec<GuestAddr> {
+    let text = (1..=LONGEST_BLOCK).rev().find_map(|size| image.bytes(entry, size)).unwrap_or_default();
+    let mut block = Vec::new();
+    for (index, (addr, flow)) in instructions(arch, entry, text).enumerate() {
+        block.push(addr);
+        // The first one may be the entry's call for ftrace, a nop by the time that it runs.
+        if flow != Flow::Next && !(index == 0 && matches!(flow, Flow::Call { .. })) {
+            break;
+        }
+    }
+    block
+}
+
 /// `count` of them, evenly spread.
 pub(crate) fn spread<T: Copy>(all: &[T], count: usize) -> Vec<T> {
     let count = count.min(all.len());
@@ -138,6 +175,18 @@ mod tests {
         let arch = qkprobe_arch::by_target("x86_64").unwrap();
         let addresses: Vec<u64> = instructions(arch, GuestAddr(0x1000), &text).map(|(addr, _)| addr.0).collect();
         assert_eq!(addresses, [0x1000, 0x1001, 0x1006]);
+    }
+
+    #[test]
+    fn what_goes_elsewhere() {
+        let call = Flow::Call { target: GuestAddr(0x9000) };
+        let line = |flows: &[Flow]| -> Vec<_> { (0..).map(GuestAddr).zip(flows.iter().copied()).collect() };
+        // The first call is the entry's own for ftrace.
+        assert_eq!(goes_elsewhere(&line(&[call, Flow::Next, call, Flow::Next, Flow::Return])), Some(GuestAddr(2)));
+        assert_eq!(goes_elsewhere(&line(&[call, Flow::Next, Flow::Return])), Some(GuestAddr(2)));
+        let branch = Flow::Branch { target: GuestAddr(0x9000) };
+        assert_eq!(goes_elsewhere(&line(&[call, Flow::Next, branch])), None);
+        assert_eq!(goes_elsewhere(&[]), None);
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Report {
         )?;
         writeln!(
             to,
-            "boot runs several times after one that does not count, and its median is taken. Guests have one vCPU.\n"
+            "boot runs several times after one that does not count, and its median is taken. Guests have one vCPU where nothing else is said.\n"
         )?;
         if self.quick {
             writeln!(to, "**A quick run: it shows that everything works; the numbers mean little.**\n")?;
@@ -136,7 +136,14 @@ impl Report {
             to,
             "The bound is the design's; whether it held is judged by the median. A hit costs the difference to the same loop with a"
         )?;
-        writeln!(to, "probe armed elsewhere; what that one costs is the row `empty-call`.\n")?;
+        writeln!(
+            to,
+            "probe armed elsewhere; what that one costs is the row `empty-call`. Times of `arm` and `disarm` are from a request on the"
+        )?;
+        writeln!(
+            to,
+            "control socket to its reply, while all vCPUs are in system calls; a round's value is the median of some hundred.\n"
+        )?;
         writeln!(to, "| row | what | median | quartiles | min .. max | rounds | bound | held |")?;
         writeln!(to, "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")?;
         for row in &self.rows {
@@ -173,11 +180,19 @@ impl Report {
             to,
             "Medians over the rounds: nanoseconds for a call (`work`: milliseconds for all of it; `memtouch`: nanoseconds for a word;"
         )?;
-        writeln!(to, "`register`: milliseconds; `hits` and `probes`: how many).\n")?;
+        writeln!(
+            to,
+            "`register`, `arm`: milliseconds, `hot` on code that is being executed, `cold` all over the kernel, `many` 1,000 at once; `hits`,"
+        )?;
+        writeln!(
+            to,
+            "`checked`: how many in a call; `probes`: how many, of `removed` those that were hit; `...-before`: before the probes came).\n"
+        )?;
         writeln!(to, "| what | median |\n| --- | ---: |")?;
         for (name, value) in &self.measured {
             let value = if name.ends_with("/work") { value / 1e6 } else { *value };
-            writeln!(to, "| `{name}` | {value:.1} |")?;
+            let digits = if value.abs() < 10.0 { 2 } else { 1 };
+            writeln!(to, "| `{name}` | {value:.digits$} |")?;
         }
         if !self.notes.is_empty() {
             writeln!(to, "\n## Notes\n")?;
@@ -193,6 +208,7 @@ fn number(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Ratio => format!("{value:.3}"),
         Unit::Nanoseconds | Unit::Factor if value.abs() < 1000.0 => format!("{value:.1}"),
+        Unit::Milliseconds if value.abs() < 100.0 => format!("{value:.2}"),
         Unit::Nanoseconds | Unit::Factor | Unit::Milliseconds => format!("{value:.0}"),
     }
 }
@@ -295,6 +311,8 @@ mod tests {
         assert_eq!(number(Unit::Ratio, 1.0049), "1.005");
         assert_eq!(number(Unit::Nanoseconds, 4.26), "4.3");
         assert_eq!(number(Unit::Nanoseconds, 112_345.6), "112346");
+        assert_eq!(number(Unit::Milliseconds, 0.254), "0.25");
+        assert_eq!(number(Unit::Milliseconds, 628.3), "628");
         assert_eq!(bound_number(Unit::Factor, 10.0), "10 ×");
         assert_eq!(bound_number(Unit::Ratio, 1.03), "1.03");
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::bench::{Bench, Round};
-use crate::{gdb, guest_kprobe, hits, overhead, registration};
+use crate::{arming, gdb, guest_kprobe, hits, overhead, registration, removal};
 
 /// One thing to run in each round; several rows may use its values.
 #[derive(Clone, Copy, Debug)]
@@ -24,9 +24,20 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
     Configuration { name: "event", run: hits::event },
     Configuration { name: "event-3", run: hits::registers },
     Configuration { name: "event-string", run: hits::string },
+    Configuration { name: "post", run: hits::post },
+    Configuration { name: "post-landing", run: hits::post_landing },
+    Configuration { name: "return", run: hits::returned },
+    Configuration { name: "return-count", run: hits::return_count },
+    Configuration { name: "override", run: hits::overridden },
+    Configuration { name: "set", run: hits::set },
+    Configuration { name: "verify", run: hits::verify },
     Configuration { name: "guest-kprobe", run: guest_kprobe::measure },
     Configuration { name: "gdb", run: gdb::measure },
     Configuration { name: "register", run: registration::measure },
+    Configuration { name: "arm", run: arming::two },
+    Configuration { name: "arm-1cpu", run: arming::one },
+    Configuration { name: "never", run: removal::never },
+    Configuration { name: "removed", run: removal::removed },
 ];
 
 /// What a row's numbers are.
@@ -129,6 +140,13 @@ const COUNT_ALL: Hit = Hit::new("count-all", "getppid");
 const EVENT: Hit = Hit::new("event", "getppid");
 const EVENT_3: Hit = Hit::new("event-3", "getppid");
 const EVENT_STRING: Hit = Hit::new("event-string", "getppid");
+const POST: Hit = Hit::new("post", "getppid");
+const POST_LANDING: Hit = Hit::new("post-landing", "getppid");
+const RETURN: Hit = Hit::new("return", "getppid");
+const RETURN_COUNT: Hit = Hit::new("return-count", "getppid");
+const OVERRIDE: Hit = Hit::new("override", "getppid");
+const SET: Hit = Hit::new("set", "getppid");
+const VERIFY: Hit = Hit::new("verify", "getppid");
 
 const fn row(
     name: &'static str,
@@ -170,6 +188,20 @@ pub(crate) const ROWS: &[Row] = &[
         &["elsewhere", "event-3"], Value::PerHit(EVENT_3)),
     row("event-string", "A hit with a user string behind one more dereference", Unit::Nanoseconds, at_most(800.0),
         &["elsewhere", "event-string"], Value::PerHit(EVENT_STRING)),
+    row("post", "A hit without arguments behind an instruction, in the middle of a block", Unit::Nanoseconds, None,
+        &["elsewhere", "post"], Value::PerHit(POST)),
+    row("post-landing", "A hit without arguments behind a call, where it lands", Unit::Nanoseconds, None,
+        &["elsewhere", "post-landing"], Value::PerHit(POST_LANDING)),
+    row("return", "A call and its return, with value and latency", Unit::Nanoseconds, at_most(400.0),
+        &["elsewhere", "return"], Value::PerHit(RETURN)),
+    row("return-count", "A call and its return, counted", Unit::Nanoseconds, None,
+        &["elsewhere", "return-count"], Value::PerHit(RETURN_COUNT)),
+    row("override", "A call that returns a given value at once (less than nothing is possible: the body is not executed)", Unit::Nanoseconds, None,
+        &["elsewhere", "override"], Value::PerHit(OVERRIDE)),
+    row("set", "A hit that counts and sets a register", Unit::Nanoseconds, None,
+        &["elsewhere", "set"], Value::PerHit(SET)),
+    row("verify", "An execution that is counted and verified", Unit::Nanoseconds, None,
+        &["elsewhere", "verify"], Value::PerHit(VERIFY)),
     row("guest-ftrace", "The guest's own kprobe event, at a function's entry (ftrace), without arguments", Unit::Nanoseconds, None,
         &["guest-kprobe"], Value::Plain("guest-kprobe/ftrace")),
     row("guest-ftrace-3", "... with three registers", Unit::Nanoseconds, None,
@@ -200,6 +232,34 @@ pub(crate) const ROWS: &[Row] = &[
         &["guest-kprobe", "gdb", "elsewhere", "event"], Value::TimesDifference("gdb/getppid", "plain/getppid", EVENT)),
     row("register", "Start with 100,000 probes, minus start with one", Unit::Milliseconds, at_most(1000.0),
         &["register"], Value::Difference("register/100000", "register/1")),
+    row("arm", "One event added to a busy guest with 2 vCPUs, on code that both execute, until the reply", Unit::Milliseconds, at_most(10.0),
+        &["arm"], Value::Plain("arm/hot-add")),
+    row("disarm", "... deleted again", Unit::Milliseconds, at_most(10.0),
+        &["arm"], Value::Plain("arm/hot-delete")),
+    row("arm-random", "One event added to it, on functions all over the kernel", Unit::Milliseconds, at_most(10.0),
+        &["arm"], Value::Plain("arm/cold-add")),
+    row("disarm-random", "... deleted again", Unit::Milliseconds, at_most(10.0),
+        &["arm"], Value::Plain("arm/cold-delete")),
+    row("arm-1000", "1,000 events added to it at once, on functions all over the kernel", Unit::Milliseconds, None,
+        &["arm"], Value::Plain("arm/many-add")),
+    row("disarm-1000", "... deleted again", Unit::Milliseconds, None,
+        &["arm"], Value::Plain("arm/many-delete")),
+    row("arm-1cpu", "One event added to a busy guest with 1 vCPU, on code that it executes, until the reply", Unit::Milliseconds, at_most(10.0),
+        &["arm-1cpu"], Value::Plain("arm-1cpu/hot-add")),
+    row("disarm-1cpu", "... deleted again", Unit::Milliseconds, at_most(10.0),
+        &["arm-1cpu"], Value::Plain("arm-1cpu/hot-delete")),
+    row("arm-random-1cpu", "One event added to it, on functions all over the kernel", Unit::Milliseconds, at_most(10.0),
+        &["arm-1cpu"], Value::Plain("arm-1cpu/cold-add")),
+    row("disarm-random-1cpu", "... deleted again", Unit::Milliseconds, at_most(10.0),
+        &["arm-1cpu"], Value::Plain("arm-1cpu/cold-delete")),
+    row("arm-1000-1cpu", "1,000 events added to it at once, on functions all over the kernel", Unit::Milliseconds, None,
+        &["arm-1cpu"], Value::Plain("arm-1cpu/many-add")),
+    row("disarm-1000-1cpu", "... deleted again", Unit::Milliseconds, None,
+        &["arm-1cpu"], Value::Plain("arm-1cpu/many-delete")),
+    row("removed", "Guest after 1,000 probes on code that it executes came and went, over one that never had a probe", Unit::Ratio, at_most(1.02),
+        &["never", "removed"], Value::Ratio("removed/work", "never/work")),
+    row("removed-call", "One getppid after they were removed, minus one before they came, in one boot", Unit::Nanoseconds, None,
+        &["removed"], Value::Difference("removed/getppid", "removed-before/getppid")),
 ];
 
 #[cfg(test)]
@@ -250,6 +310,33 @@ mod tests {
         assert_eq!(value("factor-gdb", &round), Some(1000.0));
         assert_eq!(value("empty-call", &round), Some(100.0));
         assert_eq!(value("event-3", &round), None);
+    }
+
+    #[test]
+    fn values_of_changes_and_effects() {
+        let round = round(&[
+            ("elsewhere/getppid", 500.0),
+            ("override/getppid", 450.0),
+            ("override/hits", 1.0),
+            ("verify/getppid", 3100.0),
+            ("verify/hits", 13.0),
+            ("arm/hot-add", 0.5),
+            ("arm/hot-delete", 0.25),
+            ("arm/many-add", 40.0),
+            ("never/work", 400.0),
+            ("removed/work", 404.0),
+            ("removed/getppid", 512.0),
+            ("removed-before/getppid", 510.0),
+        ]);
+        // The function's body is not executed.
+        assert_eq!(value("override", &round), Some(-50.0));
+        assert_eq!(value("verify", &round), Some(200.0));
+        assert_eq!(value("arm", &round), Some(0.5));
+        assert_eq!(value("disarm", &round), Some(0.25));
+        assert_eq!(value("arm-1000", &round), Some(40.0));
+        assert_eq!(value("arm-1cpu", &round), None);
+        assert_eq!(value("removed", &round), Some(1.01));
+        assert_eq!(value("removed-call", &round), Some(2.0));
     }
 
     #[test]
