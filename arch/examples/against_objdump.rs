@@ -170,7 +170,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn main() -> io::Result<ExitCode> {
     let golden = std::env::args().any(|argument| argument == "--golden");
-    let arch = qkprobe_arch::by_target("x86_64").ok_or(io::ErrorKind::Unsupported)?;
+    let arch = qkprobe_arch::by_name("x86_64").ok_or(io::ErrorKind::Unsupported)?;
     let mut tally = Tally::default();
     // Instructions whose following text is not read yet, and the text from the first of them on.
     let mut waiting: VecDeque<Listed> = VecDeque::new();

@@ -82,7 +82,7 @@ impl Missing {
 }
 
 fn main() -> io::Result<()> {
-    let arch = qkprobe_arch::by_target("x86_64").ok_or(io::ErrorKind::Unsupported)?;
+    let arch = qkprobe_arch::by_name("x86_64").ok_or(io::ErrorKind::Unsupported)?;
     let execute: &dyn Execute = arch.as_execute().ok_or(io::ErrorKind::Unsupported)?;
     let mut machine = Ones { zero: arch.register("dx").ok_or(io::ErrorKind::Unsupported)? };
     let (mut total, mut executed, mut succeeded) = (0, Missing::default(), Missing::default());

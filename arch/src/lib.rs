@@ -1,8 +1,8 @@
 //! What a guest ISA is: decode, probe legality, the instruction slot, registers and their roles, the calling
 //! convention. Pure and safe: no QEMU, no I/O, no allocation in what a hit asks.
 //!
-//! Guest knowledge is run-time data: every ISA always compiles, on every host. `by_target` picks the one table
-//! that answers for a QEMU target; generic code never names an ISA.
+//! Guest knowledge is run-time data: every ISA always compiles, on every host. `for_kernel` picks the one table
+//! that answers for a QEMU target and a kernel; generic code never names an ISA.
 //!
 //! Porting: one folder an ISA family, the same file names in each (`mod decode regs abi`), one `Arch` at the end.
 //! Optional abilities are traits of their own (`Execute`) that a port may leave out.
@@ -40,8 +40,11 @@ pub enum ReturnPlace {
 
 /// The questions that the engine asks of a guest ISA. One value per ISA, chosen once at install.
 pub trait Arch: Sync + Send + std::fmt::Debug {
-    /// The name in messages and summaries, as QEMU spells the target: `x86_64`.
+    /// The name in messages and summaries, as `uname -m` spells it: `x86_64`, `ppc64le`.
     fn name(&self) -> &'static str;
+
+    /// The QEMU target that runs it: `x86_64`, and `ppc64` for both byte orders.
+    fn target(&self) -> &'static str;
 
     /// Bytes of a `long`, a pointer and a register: 8 or 4.
     fn word_bytes(&self) -> usize;
@@ -154,14 +157,22 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
 
 static ALL: [&dyn Arch; 1] = [&x86::X86_64];
 
-/// Every ISA of this build, each once. Its `name` is the QEMU target that `by_target` takes.
+/// Every ISA of this build, each once.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Arch] {
     &ALL
 }
 
-/// The ISA for a QEMU target name (`x86_64`, ...), or `None` when this project does not have it (yet).
+/// The ISA of that name (`x86_64`, ...), or `None` when this project does not have it (yet).
 #[must_use]
-pub fn by_target(target: &str) -> Option<&'static dyn Arch> {
-    all().iter().copied().find(|arch| arch.name() == target)
+pub fn by_name(name: &str) -> Option<&'static dyn Arch> {
+    all().iter().copied().find(|arch| arch.name() == name)
+}
+
+/// The ISA of a kernel that QEMU's target `target` runs. Where a target runs kernels of both byte orders, an unknown order is
+/// that of the first in `all`.
+#[must_use]
+pub fn for_kernel(target: &str, order: Option<ByteOrder>) -> Option<&'static dyn Arch> {
+    let fits = |arch: &&dyn Arch| arch.target() == target && order.is_none_or(|order| arch.byte_order() == order);
+    all().iter().copied().find(fits)
 }

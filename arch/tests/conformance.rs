@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use qkprobe_arch::{
     Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, InsnSlot, MAX_INSN_BYTES, Register,
-    RegisterId, RegisterSource, ReturnPlace, Role, all, by_target,
+    RegisterId, RegisterSource, ReturnPlace, Role, all, by_name, for_kernel,
 };
 
 /// Aligned for every ISA, and so that neither end of the address space is near.
@@ -22,10 +22,12 @@ fn each_isa_is_found_by_its_own_name_only() {
     let names: HashSet<&str> = all().iter().map(|arch| arch.name()).collect();
     assert_eq!(names.len(), all().len());
     for arch in all() {
-        assert_eq!(by_target(arch.name()).map(Arch::name), Some(arch.name()));
+        assert_eq!(by_name(arch.name()).map(Arch::name), Some(arch.name()));
+        let found = for_kernel(arch.target(), Some(arch.byte_order()));
+        assert_eq!(found.map(Arch::name), Some(arch.name()));
     }
-    assert!(by_target("").is_none());
-    assert!(by_target("pdp11").is_none());
+    assert!(by_name("").is_none());
+    assert!(by_name("pdp11").is_none());
 }
 
 #[test]

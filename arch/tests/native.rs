@@ -24,7 +24,7 @@ use std::cell::Cell;
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use qkprobe_arch::{Execute, GuestAddr, InsnSlot, NextPc, Successors, by_target};
+use qkprobe_arch::{Execute, GuestAddr, InsnSlot, NextPc, Successors, by_name};
 
 use cpu::{Cpu, State};
 use state::{Model, Random, place};
@@ -90,7 +90,7 @@ fn compare(cpu: &Cpu, execute: &dyn Execute, slot: &InsnSlot, before: &State) ->
 
 #[test]
 fn executes_as_the_cpu_does() {
-    let arch = by_target("x86_64").expect("the ISA");
+    let arch = by_name("x86_64").expect("the ISA");
     let execute = arch.as_execute().expect("the ability");
     let mut cpu = Cpu::new();
     let mut instructions = 0_u32;

@@ -130,7 +130,7 @@ impl Bench {
         let path = cache.kernel(GUEST).map_err(|error| error.to_string())?;
         let image = KernelImage::load(&path).map_err(|error| error.to_string())?;
         let name = GUEST.arch().name();
-        let arch = qkprobe_arch::by_target(name).ok_or_else(|| format!("no support for {name}"))?;
+        let arch = qkprobe_arch::by_name(name).ok_or_else(|| format!("no support for {name}"))?;
         let scratch = scratch().map_err(|error| format!("no temporary folder: {error}"))?;
         Ok(Self { qemu, scale, cache, arch, image, scratch })
     }

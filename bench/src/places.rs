@@ -172,7 +172,7 @@ mod tests {
     fn decodes_to_the_end_of_what_is_an_instruction() {
         // push %rbx; call; xor %edx,%edx; half of a mov
         let text = [0x53, 0xe8, 0, 0, 0, 0, 0x31, 0xd2, 0xbe, 0x01];
-        let arch = qkprobe_arch::by_target("x86_64").unwrap();
+        let arch = qkprobe_arch::by_name("x86_64").unwrap();
         let addresses: Vec<u64> = instructions(arch, GuestAddr(0x1000), &text).map(|(addr, _)| addr.0).collect();
         assert_eq!(addresses, [0x1000, 0x1001, 0x1006]);
     }

@@ -30,10 +30,11 @@ const _: () = assert!(RING_BYTES >= 8 * (qkprobe_lang::MAX_TAIL_BYTES + (8 << 10
 /// # Errors
 /// One message: what is wrong, where, and what to do.
 pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin, Events, Vec<Prepared>), String> {
-    let arch = qkprobe_arch::by_target(&machine.target).ok_or_else(|| {
-        let known: Vec<_> = qkprobe_arch::all().iter().map(|arch| arch.name()).collect();
-        format!("target {}: not supported. This version knows {}", machine.target, known.join(", "))
-    })?;
+    if qkprobe_arch::for_kernel(&machine.target, None).is_none() {
+        let mut known: Vec<_> = qkprobe_arch::all().iter().map(|arch| arch.target()).collect();
+        known.dedup();
+        return Err(format!("target {}: not supported. This version knows {}", machine.target, known.join(", ")));
+    }
     let command_line = args::qemu_command_line();
     if args::asks_for_kvm(&command_line) {
         return Err("the accelerator is KVM, which runs the guest without translating it: probes need \
@@ -42,9 +43,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
     }
     let settings = Settings::parse(arguments)?;
     let image = load_image(&settings, &command_line)?.map(Arc::new);
-    if let Some(image) = &image {
-        check_machine(image, arch)?;
-    }
+    let arch = arch_of(&machine.target, image.as_deref())?;
     let target = ImageTarget { arch, image: image.as_deref() };
     let mut events = Events::default();
     let abilities = Abilities {
@@ -130,21 +129,19 @@ fn add_symbols(image: &mut KernelImage, next: KernelImage) -> Result<(), String>
     image.symbols.merge(&next.symbols).map_err(|error| error.to_string())
 }
 
-fn check_machine(image: &KernelImage, arch: &dyn Arch) -> Result<(), String> {
-    let target = match image.machine {
+/// The ISA that the kernel is for, when this QEMU runs it.
+fn arch_of(target: &str, image: Option<&KernelImage>) -> Result<&'static dyn Arch, String> {
+    let wanted = match image.map_or(ImageMachine::Unknown, |image| image.machine) {
         ImageMachine::I386 => "i386",
         ImageMachine::X86_64 => "x86_64",
         ImageMachine::Ppc => "ppc",
         ImageMachine::Ppc64 => "ppc64",
         ImageMachine::Sparc64 => "sparc64",
         ImageMachine::Other(_) => "another machine",
-        ImageMachine::Unknown => return Ok(()),
+        ImageMachine::Unknown => target,
     };
-    if target != arch.name() {
-        return Err(format!(
-            "the kernel is for {target}, but this QEMU runs {}: give the right one with kernel=",
-            arch.name()
-        ));
-    }
-    Ok(())
+    let order = image.and_then(|image| image.byte_order);
+    qkprobe_arch::for_kernel(target, order).filter(|_| wanted == target).ok_or_else(|| {
+        format!("the kernel is for {wanted}, but this QEMU runs {target}: give the right one with kernel=")
+    })
 }

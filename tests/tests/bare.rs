@@ -56,7 +56,7 @@ fn sites(image: &KernelImage) -> Vec<Site> {
 }
 
 fn sites_of(image: &KernelImage, snippet: &Snippet) -> Vec<Site> {
-    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let arch = qkprobe_arch::by_name("x86_64").unwrap();
     let name = snippet.name;
     let labels = labels(image, name);
     let (start, _) = common::symbol(image, &format!("snip_{name}"));

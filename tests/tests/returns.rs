@@ -133,7 +133,7 @@ fn is_behind_call(image: &KernelImage, known: &mut BTreeMap<String, bool>, calle
     let (name, (offset, size)) = parts.unwrap_or_else(|| panic!("no place in the kernel: {caller}"));
     let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
     let (offset, size) = (hex(offset), hex(size));
-    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let arch = qkprobe_arch::by_name("x86_64").unwrap();
     let found = image.symbols.iter().filter(|symbol| symbol.name == name && symbol.size == size).any(|symbol| {
         let text = image.bytes(symbol.addr, usize::try_from(size).unwrap()).unwrap();
         let mut at = 0;
@@ -363,7 +363,7 @@ fn a_loaded_guest_of_another_kernel() {
 /// C functions from all over the kernel: those that begin with ftrace's call and whose name is theirs alone.
 fn functions(image: &KernelImage, wanted: usize) -> Vec<String> {
     let ((fentry, _), (end, _)) = (symbol(image, "__fentry__"), symbol(image, "_etext"));
-    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let arch = qkprobe_arch::by_name("x86_64").unwrap();
     let begins = |addr: u64| {
         let insn = image.bytes(GuestAddr(addr), 5).and_then(|text| arch.decode(GuestAddr(addr), text).ok());
         insn.is_some_and(|insn| matches!(insn.flow, Flow::Call { target } if target.0 == fentry))

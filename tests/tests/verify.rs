@@ -55,7 +55,7 @@ fn verify(boot: Boot, probes: &str) -> (Verified, BootResult) {
 
 /// A probe on each instruction of `text`, as far as it can be decoded.
 fn probe_text(image: &KernelImage, start: u64, len: u64, probes: &mut String) {
-    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let arch = qkprobe_arch::by_name("x86_64").unwrap();
     let text = image.bytes(GuestAddr(start), usize::try_from(len).unwrap()).unwrap();
     let mut offset = 0;
     while let Ok(insn) = arch.decode(GuestAddr(start + offset as u64), &text[offset..]) {

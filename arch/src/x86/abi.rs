@@ -59,6 +59,10 @@ impl Arch for X86_64 {
         "x86_64"
     }
 
+    fn target(&self) -> &'static str {
+        "x86_64"
+    }
+
     fn word_bytes(&self) -> usize {
         8
     }

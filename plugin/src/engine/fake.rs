@@ -62,7 +62,7 @@ pub(crate) fn allocations() -> u64 {
 }
 
 pub(crate) fn arch() -> &'static dyn Arch {
-    qkprobe_arch::by_target("x86_64").expect("x86_64 is always there")
+    qkprobe_arch::by_name("x86_64").expect("x86_64 is always there")
 }
 
 #[derive(Debug)]

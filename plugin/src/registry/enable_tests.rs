@@ -122,7 +122,7 @@ fn a_site_notes_what_was_seen_of_its_text() {
 #[test]
 fn a_slot_is_renewed_under_its_readers() {
     const RENEWALS: u64 = 100_000;
-    let arch = qkprobe_arch::by_target("x86_64").expect("x86_64 is always there");
+    let arch = qkprobe_arch::by_name("x86_64").expect("x86_64 is always there");
     let guest = FakeGuest::new(1);
     let (id, _) = guest.probe(0);
     let site = guest.registry.site_of(id).expect("registered");

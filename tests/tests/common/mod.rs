@@ -23,7 +23,7 @@ pub(crate) fn symbol(image: &KernelImage, name: &str) -> (u64, u64) {
 /// The instructions of a function with their offsets, from behind ENDBR to the padding behind the last return or jump.
 #[track_caller]
 pub(crate) fn instructions(image: &KernelImage, name: &str) -> Vec<(u64, Insn)> {
-    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let arch = qkprobe_arch::by_name("x86_64").unwrap();
     let (start, size) = symbol(image, name);
     let text = image.bytes(GuestAddr(start), usize::try_from(size).unwrap()).unwrap();
     let mut offset = usize::try_from(arch.entry_skip(text)).unwrap();
@@ -39,7 +39,7 @@ pub(crate) fn instructions(image: &KernelImage, name: &str) -> Vec<(u64, Insn)> 
 
 /// Only what fills up to the end: nops of any length, breakpoints.
 fn is_padding(mut text: &[u8]) -> bool {
-    let arch = qkprobe_arch::by_target("x86_64").unwrap();
+    let arch = qkprobe_arch::by_name("x86_64").unwrap();
     while !text.is_empty() {
         let nop = text.iter().position(|byte| !matches!(byte, 0x66 | 0x2e)).unwrap_or(text.len());
         if !(text[nop..].starts_with(&[0x0f, 0x1f]) || matches!(text.get(nop), Some(0x90 | 0xcc))) {
