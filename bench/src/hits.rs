@@ -1,22 +1,24 @@
-//! What a hit of qkprobe costs: the same loop with a probe on its way and with a probe elsewhere, in boots that follow one another.
+//! What a hit of qkprobe costs: the same loop with a probe on its way and without, in turn, in one boot: two boots differ by more than a
+//! hit costs.
 //!
-//! The probe elsewhere is there because any armed probe makes QEMU translate for a plugin, which costs by itself: that is measured as a
-//! row of its own, not once more with each hit.
+//! The probe is switched on and off by the control socket. Another one stays armed elsewhere, because any armed probe makes QEMU translate
+//! for a plugin, which costs by itself: that is measured as a row of its own, not once more with each hit.
 
 use std::fs;
 
-use qkprobe_tests::{Boot, BootResult};
-use serde_json::Value;
+use qkprobe_tests::{Boot, BootResult, Guest};
+use serde_json::{Value, json};
 
-use crate::bench::{Bench, Round, summary};
+use crate::bench::{Bench, Round, check, summary};
 use crate::places;
+use crate::stats::median;
 
 /// The function that a `getppid` calls once.
 pub(crate) const GETPPID: &str = "__x64_sys_getppid";
 /// The function that an `openclose` calls once.
 pub(crate) const OPEN: &str = "do_sys_openat2";
 /// A function that no loop of ours calls.
-const ELSEWHERE: &str = "__x64_sys_reboot";
+const ELSEWHERE_PROBE: &str = "p:other/elsewhere __x64_sys_reboot";
 
 /// The loop to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +35,25 @@ impl Loop {
         }
     }
 
-    fn script(self, bench: &Bench, boot: Boot) -> Boot {
-        let line = match self {
+    /// The line of the script.
+    fn line(self, bench: &Bench) -> String {
+        match self {
             Self::Getppid => format!("getppid {}", bench.scale.getppid),
             Self::Open => format!("openclose {} /etc/none", bench.scale.openclose),
-        };
-        boot.script(std::iter::repeat_n(line, bench.scale.repeats + 1))
+        }
+    }
+
+    fn script(self, bench: &Bench, boot: Boot) -> Boot {
+        boot.script(std::iter::repeat_n(self.line(bench), bench.scale.repeats + 1))
     }
 }
 
+/// The group of the probes that are measured.
+const GROUP: &str = "bench/";
+
 /// A probe is armed, and not on the way of the loops.
 pub(crate) fn elsewhere(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let boot = bench.boot_with_plugin().plugin_arg(format!("probe=p:elsewhere {ELSEWHERE}"));
+    let boot = bench.boot_with_plugin().plugin_arg(format!("probe={ELSEWHERE_PROBE}"));
     let boot = bench.run(&Loop::Open.script(bench, Loop::Getppid.script(bench, boot)))?;
     round.set_loops("elsewhere", &boot);
     Ok(())
@@ -52,7 +61,7 @@ pub(crate) fn elsewhere(bench: &Bench, round: &mut Round) -> Result<(), String> 
 
 /// One probe that only counts.
 pub(crate) fn count(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "count", Loop::Getppid, &[format!("count=p:e {GETPPID}")])
+    with(bench, round, "count", Loop::Getppid, &[format!("count=p:bench/e {GETPPID}")])
 }
 
 /// A counting probe on each instruction of the function: many hits in one call, so that the difference is well above the noise.
@@ -62,52 +71,53 @@ pub(crate) fn count_all(bench: &Bench, round: &mut Round) -> Result<(), String> 
 
 /// An event without arguments.
 pub(crate) fn event(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "event", Loop::Getppid, &[format!("probe=p:e {GETPPID}")])
+    with(bench, round, "event", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID}")])
 }
 
 /// An event with three registers.
 pub(crate) fn registers(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "event-3", Loop::Getppid, &[format!("probe=p:e {GETPPID} a=%di b=%si c=%dx")])
+    with(bench, round, "event-3", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID} a=%di b=%si c=%dx")])
 }
 
 /// An event with a string of user memory. The loop that opens files is too long to show a few hundred nanoseconds, so the
 /// string is what the caller's stack pointer points to, taken from `pt_regs` (offset 152 on x86_64): one dereference more
 /// than a system call's own argument needs.
 pub(crate) fn string(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "event-string", Loop::Getppid, &[format!("probe=p:e {GETPPID} s=+0(+152($arg1)):ustring")])
+    with(bench, round, "event-string", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID} s=+0(+152($arg1)):ustring")])
 }
 
 /// An event behind an instruction in the middle of its block: the callback is at the next instruction.
 pub(crate) fn post(bench: &Bench, round: &mut Round) -> Result<(), String> {
     let offset = places::middle(&bench.image, bench.arch, GETPPID)?;
-    with(bench, round, "post", Loop::Getppid, &[format!("probe=p:e {GETPPID}+{offset:#x} do post")])
+    with(bench, round, "post", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID}+{offset:#x} do post")])
 }
 
 /// An event behind an instruction that goes elsewhere: the callback is where it lands.
 pub(crate) fn post_landing(bench: &Bench, round: &mut Round) -> Result<(), String> {
     let offset = places::transfer(&bench.image, bench.arch, GETPPID)?;
-    with(bench, round, "post-landing", Loop::Getppid, &[format!("probe=p:e {GETPPID}+{offset:#x} do post")])
+    with(bench, round, "post-landing", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID}+{offset:#x} do post")])
 }
 
 /// A call and its return, with the value and the time between them.
 pub(crate) fn returned(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "return", Loop::Getppid, &[format!("probe=r:e {GETPPID} ret=$retval:s64 ns=$latency")])
+    with(bench, round, "return", Loop::Getppid, &[format!("probe=r:bench/e {GETPPID} ret=$retval:s64 ns=$latency")])
 }
 
 /// A call and its return, only counted.
 pub(crate) fn return_count(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "return-count", Loop::Getppid, &[format!("count=r:e {GETPPID}")])
+    with(bench, round, "return-count", Loop::Getppid, &[format!("count=r:bench/e {GETPPID}")])
 }
 
 /// The function does not run.
 pub(crate) fn overridden(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let boot = with_boot(bench, round, "override", Loop::Getppid, &[format!("count=p:e {GETPPID} do override=1")])?;
+    let boot =
+        with_boot(bench, round, "override", Loop::Getppid, &[format!("count=p:bench/e {GETPPID} do override=1")])?;
     tell_effects(round, "override", &boot)
 }
 
 /// A register is set, one that the function does not read: all system calls have one argument, in `%di`.
 pub(crate) fn set(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let boot = with_boot(bench, round, "set", Loop::Getppid, &[format!("count=p:e {GETPPID} do set:%si=0")])?;
+    let boot = with_boot(bench, round, "set", Loop::Getppid, &[format!("count=p:bench/e {GETPPID} do set:%si=0")])?;
     tell_effects(round, "set", &boot)
 }
 
@@ -129,7 +139,7 @@ pub(crate) fn verify(bench: &Bench, round: &mut Round) -> Result<(), String> {
 /// A counting probe on each instruction that a call surely executes.
 fn count_each(bench: &Bench) -> Result<Vec<String>, String> {
     let line = places::straight_line(&bench.image, bench.arch, GETPPID)?;
-    let probe = |(index, addr): (usize, u64)| format!("count=p:e{index} {addr:#x}");
+    let probe = |(index, addr): (usize, u64)| format!("count=p:bench/e{index} {addr:#x}");
     Ok(line.iter().map(|(addr, _)| addr.0).enumerate().map(probe).collect())
 }
 
@@ -149,7 +159,8 @@ fn tell_effects(round: &mut Round, name: &str, boot: &BootResult) -> Result<(), 
     Ok(())
 }
 
-/// Runs the loop with these arguments of the plugin: `NAME/LOOP`, and `NAME/hits` in one call.
+/// Runs the loop with these arguments of the plugin: `NAME/LOOP` with the probes, `NAME/LOOP-without`, and `NAME/LOOP-more`, the
+/// difference; `NAME/hits` in one call.
 fn with(bench: &Bench, round: &mut Round, name: &str, what: Loop, arguments: &[String]) -> Result<(), String> {
     with_boot(bench, round, name, what, arguments).map(drop)
 }
@@ -163,10 +174,20 @@ fn with_boot(
     arguments: &[String],
 ) -> Result<BootResult, String> {
     let boot = arguments.iter().fold(bench.boot_with_plugin(), |boot, argument| boot.plugin_arg(argument));
-    let boot = bench.run(&what.script(bench, boot))?;
-    round.set_loops(name, &boot);
-    let calls: f64 = boot.qk_all(what.command()).map(|line| line.number("n")).sum();
-    let probes = summary(&boot)?.probes;
+    let boot = alternately(bench, boot.plugin_arg(format!("probe={ELSEWHERE_PROBE}")), what)?;
+    let times: Vec<f64> = boot.qk_all(what.command()).map(|line| line.number("ns")).collect();
+    let pairs: Vec<_> = times.chunks_exact(2).skip(1).map(|pair| (pair[0], pair[1])).collect();
+    let mut set = |suffix: &str, values: Vec<f64>| {
+        if let Some(value) = median(&values) {
+            round.set(format!("{name}/{}{suffix}", what.command()), value);
+        }
+    };
+    set("", pairs.iter().map(|(with, _)| *with).collect());
+    set("-without", pairs.iter().map(|(_, without)| *without).collect());
+    set("-more", pairs.iter().map(|(with, without)| with - without).collect());
+
+    let calls: f64 = boot.qk_all(what.command()).step_by(2).map(|line| line.number("n")).sum();
+    let probes: Vec<_> = summary(&boot)?.probes.into_iter().filter(|probe| probe.name != "elsewhere").collect();
     let hits: u64 = probes.iter().map(|probe| probe.hits).sum();
     let (missed, dropped) = probes.iter().fold((0, 0), |sum, probe| (sum.0 + probe.missed, sum.1 + probe.dropped));
     // Some files are opened by the init program itself.
@@ -182,4 +203,21 @@ fn with_boot(
         return Err(format!("no hit in {calls} calls"));
     }
     Ok(boot)
+}
+
+/// The loop with the probes, without them, and so on; both once more than they count, to warm up.
+fn alternately(bench: &Bench, boot: Boot, what: Loop) -> Result<BootResult, String> {
+    let pairs = bench.scale.repeats + 1;
+    let mut guest = Guest::start(boot, std::iter::repeat_n(what.line(bench), 2 * pairs));
+    for _ in 0..pairs {
+        for switch in ["enable", "disable"] {
+            let request = json!({ "cmd": switch, "event": GROUP });
+            guest.client.try_request(request).map_err(|error| error.to_string())?;
+            guest.step();
+        }
+    }
+    let result = guest.end();
+    // Hundreds of megabytes, if there was a probe.
+    let _ = fs::remove_file(bench.file("trace"));
+    check(result)
 }

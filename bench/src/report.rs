@@ -134,11 +134,11 @@ impl Report {
         writeln!(to, "\n## Results\n")?;
         writeln!(
             to,
-            "The bound is the design's; whether it held is judged by the median. A hit costs the difference to the same loop with a"
+            "The bound is the design's; whether it held is judged by the median. A hit costs the difference to the same loop"
         )?;
         writeln!(
             to,
-            "probe armed elsewhere; what that one costs is the row `empty-call`. Times of `arm` and `disarm` are from a request on the"
+            "without it, in turn in one boot, with a probe armed elsewhere; what that one costs is the row `empty-call`. Times of `arm` and `disarm` are from a request on the"
         )?;
         writeln!(
             to,
