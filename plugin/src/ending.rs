@@ -52,6 +52,7 @@ impl Plugin {
     /// Ends QEMU with this status, after the last record. Returns at once: a thread of its own does it, because a vCPU's
     /// thread may be what the end waits for.
     pub(crate) fn quit_machine(&'static self, status: u8) {
+        self.holds.quit();
         let end = move || {
             self.finish();
             // QEMU's own exit handlers put the terminal back; should they hang, they get no more than this.

@@ -19,8 +19,10 @@ pub(crate) struct HeldVcpu {
 pub(crate) struct Holds {
     held: Mutex<Vec<HeldVcpu>>,
     changed: Condvar,
-    /// QEMU ends: nobody is held any more.
+    /// QEMU ends: nobody waits here any more.
     over: AtomicBool,
+    /// The process ends without asking its vCPUs: they may wait until it is gone.
+    quits: AtomicBool,
 }
 
 impl Holds {
@@ -60,10 +62,20 @@ impl Holds {
         self.held.lock().clone()
     }
 
-    /// Releases all, now and later.
+    /// QEMU ends, and waits for its vCPUs: those that wait in `hold` go on. Those that come round stay where they are,
+    /// QEMU can stop them there.
     pub(crate) fn end(&self) {
+        if self.quits.load(Ordering::Relaxed) {
+            return;
+        }
+        let _held = self.held.lock();
         self.over.store(true, Ordering::Relaxed);
-        self.go_on(None);
+        self.changed.notify_all();
+    }
+
+    /// The process is about to exit: what is held stays so, and the guest does not run on.
+    pub(crate) fn quit(&self) {
+        self.quits.store(true, Ordering::Relaxed);
     }
 }
 
@@ -89,8 +101,34 @@ mod tests {
             holds.end();
             one.join().expect("released");
         });
-        // After the end nobody is held.
+        // After the end nobody waits.
         holds.hold(at(2));
         assert_eq!(holds.list(), []);
+    }
+
+    #[test]
+    fn one_that_comes_round_stays_held() {
+        let holds = Holds::default();
+        holds.begin(HeldVcpu { vcpu: 0, output: 7, addr: GuestAddr(0x1000) });
+        holds.end();
+        assert!(holds.is_held(0));
+    }
+
+    #[test]
+    fn who_waits_when_the_process_exits_waits_on() {
+        let holds = std::sync::Arc::new(Holds::default());
+        let waiting = std::thread::spawn({
+            let holds = std::sync::Arc::clone(&holds);
+            move || holds.hold(HeldVcpu { vcpu: 0, output: 7, addr: GuestAddr(0x1000) })
+        });
+        while holds.list().is_empty() {
+            std::thread::yield_now();
+        }
+        holds.quit();
+        holds.end();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waiting.is_finished());
+        holds.go_on(None);
+        waiting.join().expect("released");
     }
 }

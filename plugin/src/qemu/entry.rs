@@ -259,6 +259,14 @@ impl Events for QemuEvents {
         if after == After::default() { None } else { plugin.after_hit(state, Some(site.place()), after) }
     }
 
+    fn held(vcpu: u32, site: *const c_void) -> Option<u64> {
+        let plugin = plugin()?;
+        let state = plugin.vcpu(vcpu)?;
+        // SAFETY: as in `hit`.
+        let site = unsafe { &*site.cast::<Site<Kprobe>>() };
+        if state.engine.is_stopped() { plugin.still_held(state, site.place()) } else { None }
+    }
+
     fn post(vcpu: u32, site: *const c_void, serving: Serving) {
         let Some(plugin) = plugin() else { return };
         let Some(state) = plugin.vcpu(vcpu) else { return };

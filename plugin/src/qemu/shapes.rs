@@ -29,6 +29,8 @@ pub(crate) trait Events {
     fn was_reset();
     /// The instruction of a site is about to run; the answer is where to go instead.
     fn hit(vcpu: u32, site: *const c_void, planted: Planted) -> Option<u64>;
+    /// The same when hits are over: only who is held is still answered.
+    fn held(vcpu: u32, site: *const c_void) -> Option<u64>;
     /// The instruction of a site has run.
     fn post(vcpu: u32, site: *const c_void, serving: Serving);
     /// Execution is at a landing.
@@ -139,7 +141,12 @@ unsafe extern "C" fn hit<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut 
 /// The same where the program counter may be set.
 unsafe extern "C" fn hit_and_jump<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
     let mut target = None;
-    guarded_hit(|| target = E::hit(vcpu, site, planted(PLANTED)));
+    if STATE.load(Ordering::Relaxed) == NO_HITS {
+        // A vCPU that is held must not slip away while QEMU ends.
+        guarded(|| target = E::held(vcpu, site));
+    } else {
+        guarded_hit(|| target = E::hit(vcpu, site, planted(PLANTED)));
+    }
     if let Some(target) = target {
         // SAFETY: planted with `CB_RW_REGS_PC`; this frame holds plain numbers only, and the guarded body is over.
         unsafe { E::set_pc(target) };
