@@ -11,6 +11,7 @@
 mod addr;
 mod execute;
 mod insn;
+pub mod powerpc;
 mod reg;
 pub mod x86;
 
@@ -82,8 +83,9 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
 
     /// Whether the instruction at `addr`, which ran in kernel mode with this stack pointer and raised an exception whose
     /// handler ran on the same stack, was restarted: does the word where the CPU stored the interrupted program counter
-    /// still say `addr`? A handler that went elsewhere (a fix-up) has changed it. `word` reads memory. False where
-    /// exceptions store nothing in memory.
+    /// still say `addr`? A handler that went elsewhere (a fix-up) has changed it. `word` reads memory. Where the CPU stores
+    /// nothing in memory, the frame that the kernel's handler made is looked for (powerpc); what mends without one is told by
+    /// the ISA's best guess, and false when nothing can be read.
     fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool;
 
     /// QEMU's own program counter, where it tells at least the page on which the running block lies. A block that was
@@ -155,7 +157,7 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     }
 }
 
-static ALL: [&dyn Arch; 1] = [&x86::X86_64];
+static ALL: [&dyn Arch; 4] = [&x86::X86_64, &powerpc::PPC64LE, &powerpc::PPC64, &powerpc::PPC];
 
 /// Every ISA of this build, each once.
 #[must_use]

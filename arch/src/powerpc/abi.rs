@@ -1,0 +1,198 @@
+//! The System V conventions as the kernel uses them, privilege, and entry points. On 64 bits there are two:
+//!
+//! - ELFv2 (all little-endian kernels; big-endian ones by configuration): a function has two entries. Through a pointer it is
+//!   entered at the global one, which is the symbol's address and computes the TOC pointer from r12; a direct call enters
+//!   at the local one behind that. Both ways lead through the local entry: `Arch::entry_skip` goes there.
+//! - ELFv1 (big-endian kernels before): the symbol `SYM` is a descriptor in `.opd`, whose first word is the code's address;
+//!   the code itself is `.SYM` in the symbol table. There is one entry.
+
+use super::decode::{self, Mode};
+use super::{Powerpc, frame, regs};
+use crate::{
+    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, Insn, InsnSlot, Privilege, Register,
+    RegisterId, RegisterSource, ReturnPlace,
+};
+
+/// `addis r2,r12,...`, `lis r2,...` (what linkers make of it), `addi r2,r2,...`; the displacements do not count.
+const ADDIS_R2_R12: u32 = 0x3c4c_0000;
+const LIS_R2: u32 = 0x3c40_0000;
+const ADDI_R2_R2: u32 = 0x3842_0000;
+const MFLR_R0: u32 = 0x7c08_02a6;
+const STD_R0_16_R1: u32 = 0xf801_0010;
+const STW_R0_4_R1: u32 = 0x9001_0004;
+/// What the call of `_mcount` becomes at boot.
+const NOP: u32 = 0x6000_0000;
+
+/// `MSR[PR]`: bit 49 of 64.
+const PROBLEM_STATE: u64 = 0x4000;
+/// Where the kernel's addresses begin: PAGE_OFFSET. On 32 bits it can be configured otherwise; nobody does.
+const KERNEL_64: u64 = 0xc000_0000_0000_0000;
+const KERNEL_32: u64 = 0xc000_0000;
+
+/// `do_task_dead` (since v4.9) schedules for the last time.
+const TASK_END: [&str; 1] = ["do_task_dead"];
+/// New tasks start in one of several pieces of assembly (`ret_from_fork`, `ret_from_kernel_thread`, since v6.5 also
+/// `start_kernel_thread`, ...), each of which calls this first, on a stack that holds nothing else.
+const TASK_START: [&str; 1] = ["schedule_tail"];
+
+impl Powerpc {
+    fn words<const N: usize>(&self, text: &[u8]) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        for (word, bytes) in words.iter_mut().zip(text.get(..4 * N)?.chunks_exact(4)) {
+            *word = u32::try_from(self.order.number(bytes)).ok()?;
+        }
+        Some(words)
+    }
+
+    /// Bytes of the two instructions at a global entry that set up the TOC pointer (ELFv2 ABI, section 2.3.2.1; Linux
+    /// `arch/powerpc/include/asm/text-patching.h`, `ppc_function_entry`). A kernel that addresses relative to the PC has none.
+    fn toc_setup(&self, text: &[u8]) -> u64 {
+        let Some([first, second]) = self.words(text).filter(|_| self.is_64) else { return 0 };
+        let sets = matches!(first & 0xffff_0000, ADDIS_R2_R12 | LIS_R2) && second & 0xffff_0000 == ADDI_R2_R2;
+        if sets { 8 } else { 0 }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        Mode { order: self.order, is_64: self.is_64 }
+    }
+}
+
+impl Arch for Powerpc {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn target(&self) -> &'static str {
+        if self.is_64 { "ppc64" } else { "ppc" }
+    }
+
+    fn word_bytes(&self) -> usize {
+        if self.is_64 { 8 } else { 4 }
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.order
+    }
+
+    fn registers(&self) -> &'static [Register] {
+        if self.is_64 { &regs::REGISTERS_64 } else { &regs::REGISTERS_32 }
+    }
+
+    fn register(&self, name: &str) -> Option<RegisterId> {
+        regs::find(self.registers(), name)
+    }
+
+    fn argument(&self, n: u32) -> Option<ArgumentPlace> {
+        Some(match n {
+            0 => return None,
+            // r3 to r10
+            1..=8 => ArgumentPlace::Register(regs::general(n + 2)),
+            _ => ArgumentPlace::Zero,
+        })
+    }
+
+    fn return_value(&self) -> RegisterId {
+        regs::R3
+    }
+
+    fn stack_pointer(&self) -> RegisterId {
+        regs::SP
+    }
+
+    fn stack_bias(&self) -> u64 {
+        0
+    }
+
+    fn thread_size(&self) -> u64 {
+        // THREAD_SHIFT without KASAN and without 256K pages.
+        if self.is_64 { 16 << 10 } else { 8 << 10 }
+    }
+
+    fn return_place(&self) -> ReturnPlace {
+        ReturnPlace::Register(regs::LINK)
+    }
+
+    fn sp_after_return(&self, sp_at_entry: u64) -> u64 {
+        sp_at_entry
+    }
+
+    fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool {
+        if self.is_64 { frame::is_restart_64(sp, addr, word) } else { frame::is_restart_32(sp, addr, word) }
+    }
+
+    fn block_pc(&self) -> Option<RegisterId> {
+        // QEMU translates for the virtual address; its program counter is stale in a callback.
+        None
+    }
+
+    fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
+        self.mode().instruction(addr, slot.bytes()).map_or(true, decode::accesses_memory)
+    }
+
+    fn task_end_symbols(&self) -> &'static [&'static str] {
+        &TASK_END
+    }
+
+    fn task_start_symbols(&self) -> &'static [&'static str] {
+        &TASK_START
+    }
+
+    fn writable(&self, id: RegisterId) -> bool {
+        // MSR would not change the mode that the block was translated for; the SPRs are not registers that compute.
+        let computes = id.0 < 32 || [regs::CTR, regs::LINK, regs::XER, regs::CCR].contains(&id);
+        computes
+            && self
+                .registers()
+                .get(usize::from(id.0))
+                .is_some_and(|register| matches!(register.source, RegisterSource::Qemu { .. }))
+    }
+
+    fn entry_skip(&self, text: &[u8]) -> u64 {
+        self.toc_setup(text)
+    }
+
+    fn decode(&self, addr: GuestAddr, bytes: &[u8]) -> Result<Insn, DecodeError> {
+        self.mode().decode(addr, bytes)
+    }
+
+    fn check_boundary(&self, start: GuestAddr, text: &[u8], offset: u64) -> Result<(), BoundaryError> {
+        self.mode().check_boundary(start, text, offset)
+    }
+
+    fn privilege(&self, addr: GuestAddr) -> Privilege {
+        // Code with translation off runs at low addresses, as user code does.
+        if addr.0 >= if self.is_64 { KERNEL_64 } else { KERNEL_32 } {
+            Privilege::Kernel
+        } else {
+            Privilege::AskRegisters
+        }
+    }
+
+    fn is_user_address(&self, addr: GuestAddr) -> bool {
+        addr.0 < if self.is_64 { KERNEL_64 } else { KERNEL_32 }
+    }
+
+    fn image_region(&self) -> std::ops::RangeInclusive<u64> {
+        // The image lies at the start of the linear map, in one piece; modules do not lie in that, but on 32 bits behind it
+        // (Linux Documentation/arch/powerpc/vmemmap_dedup.rst and `arch/powerpc/include/asm/book3s/64/radix.h`), and there a
+        // small machine's linear map ends early.
+        if self.is_64 { KERNEL_64..=KERNEL_64 + 0x3fff_ffff } else { KERNEL_32..=KERNEL_32 + 0x07ff_ffff }
+    }
+
+    fn privilege_register(&self) -> RegisterId {
+        regs::MSR
+    }
+
+    fn is_privileged(&self, value: u64) -> bool {
+        value & PROBLEM_STATE == 0
+    }
+
+    fn looks_like_entry(&self, text: &[u8]) -> bool {
+        let traced = if self.is_64 {
+            self.words(text) == Some([MFLR_R0, NOP]) || self.words(text) == Some([MFLR_R0, STD_R0_16_R1, NOP])
+        } else {
+            self.words(text) == Some([MFLR_R0, STW_R0_4_R1, NOP])
+        };
+        traced || self.toc_setup(text) != 0
+    }
+}
