@@ -5,7 +5,7 @@
 //! that answers for a QEMU target and a kernel; generic code never names an ISA.
 //!
 //! Porting: one folder an ISA family, the same file names in each (`mod decode regs abi`), one `Arch` at the end.
-//! Optional abilities are traits of their own (`Execute`) that a port may leave out.
+//! Optional abilities are traits of their own (`Execute`, `Translate`) that a port may leave out.
 #![forbid(unsafe_code)]
 
 mod addr;
@@ -13,12 +13,15 @@ mod execute;
 mod insn;
 pub mod powerpc;
 mod reg;
+pub mod sparc64;
+mod translate;
 pub mod x86;
 
 pub use addr::{ByteOrder, GuestAddr};
 pub use execute::{Execute, ExecuteError, Executed, Machine, NextPc, Successors};
 pub use insn::{BoundaryError, DecodeError, Flow, Insn, InsnSlot, MAX_INSN_BYTES};
 pub use reg::{ArgumentPlace, Register, RegisterId, RegisterSource, Role};
+pub use translate::{AddressSpace, NoSuchSymbol, Paging, PhysicalMemory, Translate};
 
 /// Which privilege a piece of code at an address runs with, as far as the address alone tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub enum ReturnPlace {
     Stack,
     /// In a register.
     Register(RegisterId),
+    /// So many bytes behind the address in a register, which is the call's own (SPARC's `%o7` + 8).
+    RegisterPlus(RegisterId, u64),
 }
 
 /// The questions that the engine asks of a guest ISA. One value per ISA, chosen once at install.
@@ -84,8 +89,8 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// Whether the instruction at `addr`, which ran in kernel mode with this stack pointer and raised an exception whose
     /// handler ran on the same stack, was restarted: does the word where the CPU stored the interrupted program counter
     /// still say `addr`? A handler that went elsewhere (a fix-up) has changed it. `word` reads memory. Where the CPU stores
-    /// nothing in memory, the frame that the kernel's handler made is looked for (powerpc); what mends without one is told by
-    /// the ISA's best guess, and false when nothing can be read.
+    /// nothing in memory, the frame that the kernel's handler made is looked for (powerpc), or the answer is the likelier
+    /// one, and the ISA says what is not told apart (sparc64). False when memory cannot be read.
     fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool;
 
     /// QEMU's own program counter, where it tells at least the page on which the running block lies. A block that was
@@ -105,6 +110,19 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// flags, with the caveat that QEMU may still hold the arithmetic ones elsewhere (it computes them lazily) and then
     /// overwrites what was set. Never the program counter, what selects a segment, and what is no register at all.
     fn writable(&self, id: RegisterId) -> bool;
+
+    /// The register of which this one is another name, and that the engine and `Execute` use: two names may stand for one
+    /// register of QEMU's.
+    fn alias_of(&self, _id: RegisterId) -> Option<RegisterId> {
+        None
+    }
+
+    /// Does the instruction behind this one execute before the transfer takes effect (a SPARC delay slot)? `Flow` then says
+    /// where execution goes after both, and what comes right after this one is the instruction behind it. False as well for
+    /// what skips its delay slot whenever it transfers, and for what never transfers.
+    fn has_delay_slot(&self, _slot: &InsnSlot, _addr: GuestAddr) -> bool {
+        false
+    }
 
     /// May the instruction raise an exception whose handler mends the cause and runs it again: does it access memory? The nop
     /// that most functions of a kernel begin with does not.
@@ -155,9 +173,15 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     fn as_execute(&self) -> Option<&dyn Execute> {
         None
     }
+
+    /// The ability to walk the guest's page tables, where QEMU's own translation must not be used.
+    fn as_translate(&self) -> Option<&dyn Translate> {
+        None
+    }
 }
 
-static ALL: [&dyn Arch; 4] = [&x86::X86_64, &powerpc::PPC64LE, &powerpc::PPC64, &powerpc::PPC];
+static ALL: [&dyn Arch; 5] =
+    [&x86::X86_64, &powerpc::PPC64LE, &powerpc::PPC64, &powerpc::PPC, &sparc64::Sparc64];
 
 /// Every ISA of this build, each once.
 #[must_use]

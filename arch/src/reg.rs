@@ -9,6 +9,8 @@ pub struct RegisterId(pub u8);
 pub enum Role {
     /// The program counter.
     ProgramCounter,
+    /// The address of the instruction after this one, where it is a register (SPARC's nPC).
+    NextProgramCounter,
     /// The stack pointer.
     StackPointer,
     /// The N-th integer argument of a function, 1-based.

@@ -149,22 +149,23 @@ fn stacks_are_aligned_powers_of_two() {
 fn a_return_is_found_and_leaves_the_stack_no_deeper() {
     for arch in all() {
         let isa = arch.name();
-        let sp = 0x1000_0000;
+        let top = 0x1000_0000;
+        let sp = top - arch.stack_bias();
         let word = arch.word_bytes() as u64;
         match arch.return_place() {
             ReturnPlace::Stack => assert_eq!(arch.sp_after_return(sp), sp + word, "{isa}"),
-            ReturnPlace::Register(id) => {
+            ReturnPlace::Register(id) | ReturnPlace::RegisterPlus(id, _) => {
                 assert_eq!(arch.sp_after_return(sp), sp, "{isa}");
                 assert_eq!(usize::from(register(*arch, id).bytes), arch.word_bytes(), "{isa}");
             }
         }
         assert!(!arch.is_restart(sp, GuestAddr(0x4000), &mut |_| None), "{isa}: nothing can be read");
-        let mut lowest = sp;
+        let mut lowest = top;
         arch.is_restart(sp, GuestAddr(0x4000), &mut |addr| {
             lowest = lowest.min(addr.0);
             Some(0)
         });
-        assert!(lowest <= sp && lowest % word == 0, "{isa}: {lowest:#x}");
+        assert!(lowest <= top && lowest % word == 0, "{isa}: {lowest:#x}");
     }
 }
 
@@ -184,7 +185,8 @@ fn handlers_may_write_what_computes_and_not_what_steers() {
         for (index, register) in (0..).zip(arch.registers()) {
             let writable = arch.writable(RegisterId(index));
             let expected = match (register.role, register.source) {
-                (Role::ProgramCounter, _) | (_, RegisterSource::ProbeAddress | RegisterSource::Constant(_)) => false,
+                (Role::ProgramCounter | Role::NextProgramCounter, _)
+                | (_, RegisterSource::ProbeAddress | RegisterSource::Constant(_)) => false,
                 (Role::Other, _) => continue,
                 _ => true,
             };

@@ -141,6 +141,7 @@ fn override_return<G: GuestState>(context: &mut Context<'_, G>, value: u64) -> O
     let target = match arch.return_place() {
         ReturnPlace::Stack => context.word(GuestAddr(sp))?,
         ReturnPlace::Register(id) => context.get(id)?,
+        ReturnPlace::RegisterPlus(id, bytes) => context.get(id)?.wrapping_add(bytes),
     };
     let after = arch.sp_after_return(sp);
     let set = context.set_register(arch.return_value(), value)

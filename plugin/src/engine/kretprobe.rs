@@ -79,6 +79,7 @@ impl<G: GuestState> Frame<'_, G> {
         let target = match arch.return_place() {
             ReturnPlace::Stack => self.guest.stack_word(GuestAddr(sp)).or_else(|| context.word(GuestAddr(sp))),
             ReturnPlace::Register(id) => context.get(id),
+            ReturnPlace::RegisterPlus(id, bytes) => context.get(id).map(|call| call.wrapping_add(bytes)),
         };
         let Some(target) = target else {
             cell.missed();
