@@ -211,7 +211,7 @@ void cmd_readtext(const struct line *line, int at, struct result *result)
 		failed_errno(result);
 		return;
 	}
-#if defined(__sparc__)
+#ifdef __sparc__
 	memory = physical(start);
 #endif
 	for (int i = 0; i < header.e_phnum && !offset; i++) {
@@ -219,7 +219,7 @@ void cmd_readtext(const struct line *line, int at, struct result *result)
 			break;
 		if (segment.p_type == PT_LOAD && start >= segment.p_vaddr && start - segment.p_vaddr < segment.p_memsz)
 			offset = segment.p_offset + (start - segment.p_vaddr);
-		else if (segment.p_type == PT_LOAD && memory >= segment.p_paddr && memory - segment.p_paddr < segment.p_memsz)
+		else if (segment.p_type == PT_LOAD && ~memory && memory >= segment.p_paddr && memory - segment.p_paddr < segment.p_memsz)
 			offset = segment.p_offset + (memory - segment.p_paddr);
 	}
 	for (unsigned long at_byte = 0; offset && at_byte < length;) {

@@ -129,7 +129,7 @@ void cmd_usercode(const struct line *line, int at, struct result *result)
 	void (*function)(void) = (void (*)(void))address;
 #if defined(__powerpc64__) && _CALL_ELF != 2
 	/* A function pointer is the address of a descriptor: code, TOC, environment. */
-	unsigned long descriptor[3] = { address, 0, 0 };
+	volatile unsigned long descriptor[3] = { address, 0, 0 }; /* the compiler does not see that a call reads it */
 	function = (void (*)(void))descriptor;
 #endif
 	uint64_t start = now_ns();
@@ -192,10 +192,10 @@ void cmd_sleep(const struct line *line, int at, struct result *result)
 /* A place in the middle of what a process has, far from everything else. */
 #if !defined(__LP64__)
 #define TIME_PAGES 0x60000000
-#elif defined(__sparc__)
-#define TIME_PAGES 0x70000000000 /* UltraSPARC has a hole from 0x80000000000 on */
-#else
+#elif defined(__x86_64__)
 #define TIME_PAGES 0x700000000000
+#else
+#define TIME_PAGES 0x70000000000 /* powerpc with 4K pages has 64 TB; UltraSPARC has a hole from 0x80000000000 on */
 #endif
 
 /* The system call that stores the time; sparc64 has only the one that stores microseconds too. */
