@@ -171,6 +171,25 @@ void cmd_kallsyms(const struct line *line, int at, struct result *result)
 	close(to);
 }
 
+/*
+ * Where the kernel's text, which is linked at `start`, lies in memory; -1 where nothing says so. Only for kernels whose
+ * /proc/kcore leaves out the mapping that they run in (sparc64).
+ */
+static __attribute__((unused)) uint64_t physical(unsigned long start)
+{
+	char text[256];
+	unsigned long long from, to;
+	uint64_t result = -1;
+	FILE *file = fopen("/proc/iomem", "r");
+
+	while (file && result == UINT64_C(-1) && fgets(text, sizeof(text), file))
+		if (strstr(text, "Kernel code") && sscanf(text, "%llx-%llx", &from, &to) == 2)
+			result = from + (start - symbol("_text"));
+	if (file)
+		fclose(file);
+	return result;
+}
+
 /* readtext START LENGTH, or START END: numbers or symbols. The guest's own view of its memory, by /proc/kcore. */
 void cmd_readtext(const struct line *line, int at, struct result *result)
 {
@@ -185,17 +204,23 @@ void cmd_readtext(const struct line *line, int at, struct result *result)
 	ElfW(Ehdr) header;
 	ElfW(Phdr) segment;
 	uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
-	unsigned long offset = 0;
+	off_t offset = 0;
+	uint64_t memory = -1;
 
 	if (fd < 0 || pread(fd, &header, sizeof(header), 0) != sizeof(header)) {
 		failed_errno(result);
 		return;
 	}
+#ifdef __sparc__
+	memory = physical(start);
+#endif
 	for (int i = 0; i < header.e_phnum && !offset; i++) {
 		if (pread(fd, &segment, sizeof(segment), header.e_phoff + i * sizeof(segment)) != sizeof(segment))
 			break;
 		if (segment.p_type == PT_LOAD && start >= segment.p_vaddr && start - segment.p_vaddr < segment.p_memsz)
 			offset = segment.p_offset + (start - segment.p_vaddr);
+		else if (segment.p_type == PT_LOAD && ~memory && memory >= segment.p_paddr && memory - segment.p_paddr < segment.p_memsz)
+			offset = segment.p_offset + (memory - segment.p_paddr);
 	}
 	for (unsigned long at_byte = 0; offset && at_byte < length;) {
 		uint8_t buffer[65536];

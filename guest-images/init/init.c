@@ -126,6 +126,7 @@ static const struct {
 	{ "poweroff", 0, cmd_poweroff },
 	{ "procs", 2, cmd_procs },
 	{ "readtext", 2, cmd_readtext },
+	{ "recurse", 2, cmd_recurse },
 	{ "say", 1, cmd_say },
 	{ "sethost", 1, cmd_sethost },
 	{ "sleep", 1, cmd_sleep },
@@ -200,6 +201,21 @@ static void run_script(const char *path)
 	fclose(script);
 }
 
+/* The second port is /dev/ttyS1 on every machine. Where the hypervisor's terminal is the console, it is the next of those. */
+static void second_port(void)
+{
+	char name[64] = "";
+	FILE *active = fopen("/sys/class/tty/console/active", "r");
+
+	if (active && fgets(name, sizeof(name), active) && !strncmp(name, "hvc0", 4)) {
+		unlink("/dev/ttyS1"); /* of a driver without a device */
+		if (symlink("hvc1", "/dev/ttyS1"))
+			print("QK 0 FAIL /dev/ttyS1: %s\n", strerrorname_np(errno));
+	}
+	if (active)
+		fclose(active);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "noop"))
@@ -216,6 +232,7 @@ int main(int argc, char **argv)
 		/* What this kernel lacks, a script that needs it will miss. */
 		mount(mounts[i][0], mounts[i][1], mounts[i][0], 0, NULL);
 	}
+	second_port();
 	/* Warnings and worse still show; chatter would cut our lines in two. */
 	klogctl(8, NULL, 5);
 	print("QK begin\n");

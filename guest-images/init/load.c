@@ -129,7 +129,7 @@ void cmd_usercode(const struct line *line, int at, struct result *result)
 	void (*function)(void) = (void (*)(void))address;
 #if defined(__powerpc64__) && _CALL_ELF != 2
 	/* A function pointer is the address of a descriptor: code, TOC, environment. */
-	unsigned long descriptor[3] = { address, 0, 0 };
+	volatile unsigned long descriptor[3] = { address, 0, 0 }; /* the compiler does not see that a call reads it */
 	function = (void (*)(void))descriptor;
 #endif
 	uint64_t start = now_ns();
@@ -189,6 +189,25 @@ void cmd_sleep(const struct line *line, int at, struct result *result)
 	done(result, "ms=%s", line->word[at + 1]);
 }
 
+/* A place in the middle of what a process has, far from everything else. */
+#if !defined(__LP64__)
+#define TIME_PAGES 0x60000000
+#elif defined(__x86_64__)
+#define TIME_PAGES 0x700000000000
+#else
+#define TIME_PAGES 0x70000000000 /* powerpc with 4K pages has 64 TB; UltraSPARC has a hole from 0x80000000000 on */
+#endif
+
+/* The system call that stores the time; sparc64 has only the one that stores microseconds too. */
+static long store_time(void *place)
+{
+#ifdef SYS_time
+	return syscall(SYS_time, place);
+#else
+	return syscall(SYS_gettimeofday, place, NULL);
+#endif
+}
+
 /*
  * time N WHERE: the system call, which stores its result at a fixed address. N pages of their own that nobody has touched
  * (`fresh`), that were only read (`zero`: the store ends their sharing), that were written (`touched`), that no store may
@@ -199,7 +218,7 @@ void cmd_time(const struct line *line, int at, struct result *result)
 	unsigned long n = number(line->word[at + 1]), stored = 0, faults = 0;
 	const char *where = line->word[at + 2];
 	unsigned long page = sysconf(_SC_PAGESIZE);
-	char *base = (char *)0x700000000000;
+	char *base = (char *)TIME_PAGES;
 	int protection = strcmp(where, "readonly") ? PROT_READ | PROT_WRITE : PROT_READ;
 
 	if (mmap(base, n * page, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != base) {
@@ -220,7 +239,7 @@ void cmd_time(const struct line *line, int at, struct result *result)
 		munmap(base, n * page);
 	uint64_t start = now_ns();
 	for (unsigned long i = 0; i < n; i++) {
-		long seconds = syscall(SYS_time, base + i * page);
+		long seconds = store_time(base + i * page);
 
 		stored += seconds >= 0;
 		faults += seconds < 0 && errno == EFAULT;
@@ -263,4 +282,49 @@ void cmd_epoll(const struct line *line, int at, struct result *result)
 	done_timed(result, n, start);
 	while (depth)
 		close(fds[--depth]);
+}
+
+/* Its own frame at every depth: what it multiplies with lives across the call. At the bottom the kernel is entered. */
+__attribute__((noinline, noclone)) static uint32_t recurse(unsigned long depth, uint32_t seed)
+{
+	volatile uint32_t mine = seed * 2654435761u + depth;
+	uint32_t below = depth ? recurse(depth - 1, mine) : (uint32_t)(syscall(SYS_getppid) & 0) + seed;
+
+	return below * 31 + mine;
+}
+
+/* The same without depth: seeds on the way down, sums on the way up. */
+static uint32_t unrolled(unsigned long depth, uint32_t seed, uint32_t *mine)
+{
+	uint32_t sum = seed;
+
+	for (unsigned long left = depth + 1; left--; seed = mine[left]) {
+		mine[left] = seed * 2654435761u + left;
+		sum = seed; /* in the end the innermost call's */
+	}
+	for (unsigned long left = 0; left <= depth; left++)
+		sum = sum * 31 + mine[left];
+	return sum;
+}
+
+/*
+ * recurse DEPTH N: N times DEPTH calls inside one another, with a system call in the innermost. Where registers are
+ * windows (sparc64) they are spilled on the way down, some of them by the kernel, and filled on the way up.
+ */
+void cmd_recurse(const struct line *line, int at, struct result *result)
+{
+	unsigned long depth = number(line->word[at + 1]), n = number(line->word[at + 2]), wrong = 0;
+	static uint32_t mine[10001];
+
+	if (depth >= sizeof(mine) / sizeof(mine[0])) {
+		result->status = SENSELESS;
+		return;
+	}
+	uint64_t start = now_ns();
+	for (unsigned long i = 0; i < n; i++)
+		wrong += recurse(depth, i) != unrolled(depth, i, mine);
+	if (wrong)
+		failed(result, "%lu of %lu came back wrong", wrong, n);
+	else
+		done_timed(result, n, start);
 }

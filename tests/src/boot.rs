@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use crate::cache::{Cache, GuestKernel, Qemu};
+use crate::cache::{Cache, Qemu};
 use crate::initramfs::Initramfs;
+use crate::kernels::GuestKernel;
 use crate::result::BootResult;
 use crate::running::{BootError, Running};
 
@@ -24,7 +25,8 @@ pub enum Threads {
     Single,
 }
 
-/// One boot to be made. The defaults: 1 CPU, 512 MB, [`Threads::Multi`], no plugin, no script, two minutes.
+/// One boot to be made. The defaults: 1 CPU, the memory that the machine's kernels need (256 or 512 MB),
+/// [`Threads::Multi`] where the machine has more than one CPU, no plugin, no script, two minutes.
 #[derive(Clone, Debug)]
 pub struct Boot {
     qemu: Qemu,
@@ -51,15 +53,15 @@ impl Boot {
     /// A boot of `kernel` in `qemu`.
     #[must_use]
     pub fn new(qemu: Qemu, kernel: GuestKernel) -> Self {
+        let arch = kernel.arch();
         Self {
             qemu,
             kernel,
             smp: 1,
-            memory_mb: 512,
-            threads: Threads::Multi,
+            memory_mb: arch.memory_mb(),
+            threads: if arch.max_cpus() > 1 { Threads::Multi } else { Threads::Single },
             code_cache_mb: None,
-            // A busy host may deliver the timer's first ticks too late for the kernel's check of its wiring.
-            append: format!("console={} panic=-1 no_timer_check", kernel.arch().console()),
+            append: format!("console={} panic=-1{}", arch.console(), arch.append()),
             script: String::new(),
             plugin: None,
             second_serial: false,
@@ -69,8 +71,14 @@ impl Boot {
     }
 
     /// The number of vCPUs.
+    ///
+    /// # Panics
+    /// The machine has not so many: [`GuestArch::max_cpus`](crate::GuestArch::max_cpus).
     #[must_use]
+    #[track_caller]
     pub fn smp(mut self, cpus: u32) -> Self {
+        let most = self.kernel.arch().max_cpus();
+        assert!((1..=most).contains(&cpus), "{cpus} vCPUs of 1 to {most} for {}", self.kernel.name());
         self.smp = cpus;
         self
     }
@@ -157,6 +165,12 @@ impl Boot {
         self
     }
 
+    /// The kernel that is booted.
+    #[must_use]
+    pub fn kernel(&self) -> GuestKernel {
+        self.kernel
+    }
+
     /// Starts QEMU and returns at once.
     ///
     /// # Errors
@@ -202,7 +216,7 @@ impl Boot {
     fn command(&self, cache: &Cache, folder: &TempDir) -> Result<Command, BootError> {
         let arch = self.kernel.arch();
         let image = cache.kernel(self.kernel)?;
-        let mut command = Command::new(cache.qemu(self.qemu, &format!("qemu-system-{}", arch.name()))?);
+        let mut command = Command::new(cache.qemu(self.qemu, arch.qemu_program())?);
         let threads = match self.threads {
             Threads::Multi => "tcg,thread=multi",
             Threads::Single => "tcg,thread=single",
@@ -212,9 +226,8 @@ impl Boot {
         command.args(arch.machine()).args(["-nodefaults", "-nographic", "-no-reboot", "-accel", &accel]);
         command.args(["-smp", &self.smp.to_string(), "-m", &format!("{}M", self.memory_mb), "-serial", "stdio"]);
         if self.second_serial {
-            command
-                .arg("-serial")
-                .arg(format!("file:{}", doubled(&folder.path().join("serial2").display().to_string())));
+            let path = doubled(&folder.path().join("serial2").display().to_string());
+            command.arg("-chardev").arg(format!("file,id=serial2,path={path}")).args(arch.second_port("serial2"));
         }
         command.arg("-kernel").arg(&image);
         if self.kernel.is_linux() {

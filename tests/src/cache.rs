@@ -6,14 +6,18 @@
 //! | --- | --- |
 //! | `manifest.json` | what is complete, with the sha256 of each file |
 //! | `qemu/VERSION/bin/qemu-system-TARGET` | a QEMU that brings its own libraries; run it like any QEMU |
-//! | `guests/NAME/vmlinuz`, `guests/NAME/version` | a kernel image and the text of its package's version |
+//! | `guests/NAME/vmlinuz` or `vmlinux`, `guests/NAME/version` | a kernel image and the text of its version |
 //! | `guests/x86_64-bare/bare.elf` | a guest without a kernel |
+//! | `cross/ARCH/bin/TRIPLET-gcc`, ... | the compiler for a guest that the host's gcc does not build for |
+//! | `cross/tools/bin` | what building a kernel takes besides |
 //! | `init/ARCH/init`, `init/ARCH/initramfs.cpio` | the init program and the initramfs around it |
 //!
 //! `xtask` writes this tree, tests and benchmarks only read it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use crate::kernels::{GuestArch, GuestKernel};
 
 /// A version of QEMU that the set-up fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,95 +71,6 @@ impl Qemu {
 impl fmt::Display for Qemu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "QEMU {}", self.version())
-    }
-}
-
-/// A guest architecture, by the word that names its folders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GuestArch {
-    /// 64-bit x86.
-    X86_64,
-}
-
-impl GuestArch {
-    /// The name of folders, and the suffix of `qemu-system-`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64",
-        }
-    }
-
-    /// The machine options without which a guest of this architecture does not boot as the tests expect.
-    pub(crate) const fn machine(self) -> &'static [&'static str] {
-        match self {
-            Self::X86_64 => &["-M", "pc", "-cpu", "max"],
-        }
-    }
-
-    /// The device that `console=` names for the first `-serial`.
-    pub(crate) const fn console(self) -> &'static str {
-        match self {
-            Self::X86_64 => "ttyS0",
-        }
-    }
-}
-
-/// A kernel that the set-up fetches, or the guest without one that it builds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GuestKernel {
-    /// Debian 12's 6.1 for cloud machines: the smallest and quickest to boot (LZ4 bzImage, kallsyms and BTF inside).
-    X86_64Cloud6_1,
-    /// Debian 12's general 6.1 (XZ bzImage).
-    X86_64Generic6_1,
-    /// Debian 13's 6.12 for cloud machines.
-    X86_64Cloud6_12,
-    /// The newest 7.x for cloud machines in Debian 13's backports. Its exact version moves.
-    X86_64Cloud7,
-    /// No Linux: `guest-images/bare`, which runs single instructions and prints what they did. It knows no command line
-    /// and no script, and powers off by itself.
-    X86_64Bare,
-}
-
-impl GuestKernel {
-    /// Every Linux kernel there is, oldest first.
-    pub const ALL: [Self; 4] =
-        [Self::X86_64Cloud6_1, Self::X86_64Generic6_1, Self::X86_64Cloud6_12, Self::X86_64Cloud7];
-
-    /// The folder's name below `guests/`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::X86_64Cloud6_1 => "x86_64-6.1-cloud",
-            Self::X86_64Generic6_1 => "x86_64-6.1-generic",
-            Self::X86_64Cloud6_12 => "x86_64-6.12-cloud",
-            Self::X86_64Cloud7 => "x86_64-7-cloud",
-            Self::X86_64Bare => "x86_64-bare",
-        }
-    }
-
-    /// The architecture that it runs on.
-    #[must_use]
-    pub const fn arch(self) -> GuestArch {
-        match self {
-            Self::X86_64Cloud6_1
-            | Self::X86_64Generic6_1
-            | Self::X86_64Cloud6_12
-            | Self::X86_64Cloud7
-            | Self::X86_64Bare => GuestArch::X86_64,
-        }
-    }
-
-    /// Whether it is a Linux kernel, which starts the init program from an initramfs.
-    #[must_use]
-    pub const fn is_linux(self) -> bool {
-        !matches!(self, Self::X86_64Bare)
-    }
-
-    /// The image's file name in its folder.
-    #[must_use]
-    pub const fn file(self) -> &'static str {
-        if self.is_linux() { "vmlinuz" } else { "bare.elf" }
     }
 }
 
@@ -235,7 +150,7 @@ impl Cache {
         existing(self.root.join("guests").join(kernel.name()).join(kernel.file()))
     }
 
-    /// The version of a kernel's package, like `6.1.176-1`.
+    /// The version of a kernel: its package's, like `6.1.176-1`, or of the sources it was built from, like `6.1.176`.
     ///
     /// # Errors
     /// [`CacheError::Missing`].

@@ -18,7 +18,8 @@ impl Boot {
     #[must_use]
     pub fn gates(self) -> Self {
         let chardev = format!("socket,id=gate,path={GATE},server=on,wait=off");
-        self.extra_args(["-chardev", &chardev, "-serial", "chardev:gate"])
+        let port = self.kernel().arch().second_port("gate");
+        self.extra_args(["-chardev".to_owned(), chardev]).extra_args(port)
     }
 }
 

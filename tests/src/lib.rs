@@ -15,6 +15,7 @@
 //! ```
 //!
 //! - [`cache`]: where the QEMUs, kernels and the init program are ([`Cache`]); `cargo xtask setup` puts them there.
+//! - [`kernels`]: the guests: architectures and kernels ([`GuestKernel`]).
 //! - [`boot`]: what to boot and how ([`Boot`]), down to QEMU's command line.
 //! - [`running`]: a QEMU that runs ([`Running`]): its console, signals, its end.
 //! - [`result`]: what a boot left behind ([`BootResult`]), parsed.
@@ -31,12 +32,14 @@ pub mod cache;
 pub mod control;
 pub mod guest;
 pub mod initramfs;
+pub mod kernels;
 pub mod result;
 pub mod running;
 
 pub use boot::{Boot, Threads, plugin_path};
-pub use cache::{Cache, CacheError, GuestArch, GuestKernel, Qemu};
+pub use cache::{Cache, CacheError, Qemu};
 pub use control::{ControlClient, ControlError, Counts};
 pub use guest::{Gate, Guest, gate};
+pub use kernels::{GuestArch, GuestKernel};
 pub use result::{BootResult, ProbeSummary, QkLine, Summary};
 pub use running::{BootError, Running, Signal};

@@ -1,0 +1,233 @@
+//! The guests: architectures with their QEMU machines, and the kernels of each.
+
+/// A guest architecture, by the word that names its folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuestArch {
+    /// 64-bit x86.
+    X86_64,
+    /// 32-bit x86.
+    I386,
+    /// 64-bit PowerPC, little endian (ELFv2).
+    Ppc64le,
+    /// 64-bit PowerPC, big endian (ELFv1).
+    Ppc64,
+    /// 32-bit PowerPC.
+    Ppc32,
+    /// 64-bit SPARC.
+    Sparc64,
+}
+
+impl GuestArch {
+    /// All of them, the one with the most kernels first.
+    pub const ALL: [Self; 6] =
+        [Self::X86_64, Self::I386, Self::Ppc64le, Self::Ppc64, Self::Ppc32, Self::Sparc64];
+
+    /// The name of folders.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::I386 => "i386",
+            Self::Ppc64le => "ppc64le",
+            Self::Ppc64 => "ppc64",
+            Self::Ppc32 => "ppc32",
+            Self::Sparc64 => "sparc64",
+        }
+    }
+
+    /// The architecture that `text` names.
+    #[must_use]
+    pub fn from_name(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|arch| arch.name() == text)
+    }
+
+    /// The program that emulates it.
+    #[must_use]
+    pub const fn qemu_program(self) -> &'static str {
+        match self {
+            Self::X86_64 => "qemu-system-x86_64",
+            Self::I386 => "qemu-system-i386",
+            // One program for both byte orders: each interrupt and each kernel chooses its own.
+            Self::Ppc64le | Self::Ppc64 => "qemu-system-ppc64",
+            Self::Ppc32 => "qemu-system-ppc",
+            Self::Sparc64 => "qemu-system-sparc64",
+        }
+    }
+
+    /// The most vCPUs that the machine of [`machine`](Self::machine) has.
+    #[must_use]
+    pub const fn max_cpus(self) -> u32 {
+        match self {
+            Self::X86_64 | Self::I386 | Self::Ppc64le | Self::Ppc64 => 8,
+            Self::Ppc32 | Self::Sparc64 => 1,
+        }
+    }
+
+    /// The machine options without which a guest of this architecture does not boot as the tests expect.
+    pub(crate) const fn machine(self) -> &'static [&'static str] {
+        match self {
+            Self::X86_64 | Self::I386 => &["-M", "pc", "-cpu", "max"],
+            // With QEMU's own small firmware it takes a third of the time.
+            Self::Ppc64le | Self::Ppc64 => &["-M", "pseries,x-vof=on", "-cpu", "power9"],
+            Self::Ppc32 => &["-M", "mac99", "-cpu", "g4"],
+            Self::Sparc64 => &["-M", "sun4u"],
+        }
+    }
+
+    /// The memory in MB that is enough for every kernel of it.
+    pub(crate) const fn memory_mb(self) -> u32 {
+        match self {
+            Self::Ppc32 => 256,
+            _ => 512,
+        }
+    }
+
+    /// The device that `console=` names for the first `-serial`.
+    pub(crate) const fn console(self) -> &'static str {
+        match self {
+            Self::Ppc64le | Self::Ppc64 => "hvc0",
+            Self::X86_64 | Self::I386 | Self::Ppc32 | Self::Sparc64 => "ttyS0",
+        }
+    }
+
+    /// What each command line of the kernel has besides console and `panic=`.
+    pub(crate) const fn append(self) -> &'static str {
+        match self {
+            // A busy host may deliver the timer's first ticks too late for the kernel's check of its wiring.
+            Self::X86_64 | Self::I386 => " no_timer_check",
+            _ => "",
+        }
+    }
+
+    /// The options that make the character device `chardev` the guest's `/dev/ttyS1`.
+    pub(crate) fn second_port(self, chardev: &str) -> [String; 2] {
+        match self {
+            // The firmware's device tree has one port of the machine's own, so the second is a card.
+            Self::Sparc64 => ["-device".to_owned(), format!("pci-serial,bus=pciB,chardev={chardev}")],
+            // On pseries that is hvc1; the init program makes a link.
+            _ => ["-serial".to_owned(), format!("chardev:{chardev}")],
+        }
+    }
+}
+
+/// A kernel that the set-up fetches or builds, or a guest without one that it builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuestKernel {
+    /// Debian 12's 6.1 for cloud machines: the smallest and quickest to boot (LZ4 bzImage, kallsyms and BTF inside).
+    X86_64Cloud6_1,
+    /// Debian 12's general 6.1 (XZ bzImage).
+    X86_64Generic6_1,
+    /// Debian 13's 6.12 for cloud machines.
+    X86_64Cloud6_12,
+    /// The newest 7.x for cloud machines in Debian 13's backports. Its exact version moves.
+    X86_64Cloud7,
+    /// Debian 12's 6.1 for 32-bit machines with PAE (bzImage, kallsyms inside, no BTF).
+    I386Pae6_1,
+    /// Debian 12's 6.1 (ELF with a symbol table, 64K pages).
+    Ppc64le6_1,
+    /// Built from Debian 12's sources of 6.1: pseries, 4K pages (ELF with a symbol table, function descriptors).
+    Ppc64Pseries6_1,
+    /// The same sources: a Power Macintosh (ELF with a symbol table).
+    Ppc32Pmac6_1,
+    /// The same sources: sun4u (ELF with a symbol table).
+    Sparc64Sun4u6_1,
+    /// No Linux: `guest-images/bare`, which runs single instructions and prints what they did. It knows no command line
+    /// and no script, and powers off by itself.
+    X86_64Bare,
+}
+
+impl GuestKernel {
+    /// Every Linux kernel there is: by architecture, the quickest to boot first.
+    pub const ALL: [Self; 9] = [
+        Self::X86_64Cloud6_1,
+        Self::X86_64Generic6_1,
+        Self::X86_64Cloud6_12,
+        Self::X86_64Cloud7,
+        Self::I386Pae6_1,
+        Self::Ppc64le6_1,
+        Self::Ppc64Pseries6_1,
+        Self::Ppc32Pmac6_1,
+        Self::Sparc64Sun4u6_1,
+    ];
+
+    /// The Linux kernel of `arch` that is the quickest to boot.
+    #[must_use]
+    pub const fn of(arch: GuestArch) -> Self {
+        match arch {
+            GuestArch::X86_64 => Self::X86_64Cloud6_1,
+            GuestArch::I386 => Self::I386Pae6_1,
+            GuestArch::Ppc64le => Self::Ppc64le6_1,
+            GuestArch::Ppc64 => Self::Ppc64Pseries6_1,
+            GuestArch::Ppc32 => Self::Ppc32Pmac6_1,
+            GuestArch::Sparc64 => Self::Sparc64Sun4u6_1,
+        }
+    }
+
+    /// The folder's name below `guests/`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64Cloud6_1 => "x86_64-6.1-cloud",
+            Self::X86_64Generic6_1 => "x86_64-6.1-generic",
+            Self::X86_64Cloud6_12 => "x86_64-6.12-cloud",
+            Self::X86_64Cloud7 => "x86_64-7-cloud",
+            Self::I386Pae6_1 => "i386-6.1-pae",
+            Self::Ppc64le6_1 => "ppc64le-6.1",
+            Self::Ppc64Pseries6_1 => "ppc64-6.1-pseries",
+            Self::Ppc32Pmac6_1 => "ppc32-6.1-pmac",
+            Self::Sparc64Sun4u6_1 => "sparc64-6.1-sun4u",
+            Self::X86_64Bare => "x86_64-bare",
+        }
+    }
+
+    /// The architecture that it runs on.
+    #[must_use]
+    pub const fn arch(self) -> GuestArch {
+        match self {
+            Self::X86_64Cloud6_1
+            | Self::X86_64Generic6_1
+            | Self::X86_64Cloud6_12
+            | Self::X86_64Cloud7
+            | Self::X86_64Bare => GuestArch::X86_64,
+            Self::I386Pae6_1 => GuestArch::I386,
+            Self::Ppc64le6_1 => GuestArch::Ppc64le,
+            Self::Ppc64Pseries6_1 => GuestArch::Ppc64,
+            Self::Ppc32Pmac6_1 => GuestArch::Ppc32,
+            Self::Sparc64Sun4u6_1 => GuestArch::Sparc64,
+        }
+    }
+
+    /// Whether it is a Linux kernel, which starts the init program from an initramfs.
+    #[must_use]
+    pub const fn is_linux(self) -> bool {
+        !matches!(self, Self::X86_64Bare)
+    }
+
+    /// The image's file name in its folder.
+    #[must_use]
+    pub const fn file(self) -> &'static str {
+        match (self.is_linux(), self.arch()) {
+            (false, _) => "bare.elf",
+            (true, GuestArch::X86_64 | GuestArch::I386) => "vmlinuz",
+            (true, _) => "vmlinux",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GuestArch, GuestKernel};
+
+    #[test]
+    fn folders_begin_with_the_architecture_and_differ() {
+        let mut names: Vec<&str> = GuestKernel::ALL.map(GuestKernel::name).into();
+        assert!(GuestKernel::ALL.iter().all(|kernel| kernel.name().starts_with(&format!("{}-", kernel.arch().name()))));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), GuestKernel::ALL.len());
+        for arch in GuestArch::ALL {
+            assert_eq!(GuestKernel::of(arch).arch(), arch);
+            assert_eq!(GuestArch::from_name(arch.name()), Some(arch));
+        }
+    }
+}
