@@ -180,8 +180,7 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     }
 }
 
-static ALL: [&dyn Arch; 5] =
-    [&x86::X86_64, &powerpc::PPC64LE, &powerpc::PPC64, &powerpc::PPC, &sparc64::Sparc64];
+static ALL: [&dyn Arch; 5] = [&x86::X86_64, &powerpc::PPC64LE, &powerpc::PPC64, &powerpc::PPC, &sparc64::Sparc64];
 
 /// Every ISA of this build, each once.
 #[must_use]
