@@ -93,6 +93,16 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// one, and the ISA says what is not told apart (sparc64). False when memory cannot be read.
     fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool;
 
+    /// Whether the stack pointer that a callback for an exception reads is still that of the instruction which raised it:
+    /// does the CPU leave it to the handler to switch stacks or windows, or does QEMU call before the switch?
+    fn exception_keeps_sp(&self) -> bool;
+
+    /// A register that bars the kernel from user memory unless it is 0 (powerpc `AMR`), and whose value QEMU's reads of memory
+    /// respect too.
+    fn user_memory_lock(&self) -> Option<RegisterId> {
+        None
+    }
+
     /// QEMU's own program counter, where it tells at least the page on which the running block lies. A block that was
     /// translated at one virtual address may run at another (x86 translates position-independently), and then this alone
     /// says which.
@@ -168,6 +178,10 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// that a symbol file without text is of another kernel. A heuristic: it may miss, and a call of `__fentry__` is
     /// no sign (any block may start with a call).
     fn looks_like_entry(&self, text: &[u8]) -> bool;
+
+    /// Whether a physical address is a device's rather than memory, on the machines that QEMU has for the ISA: to read it
+    /// would change it.
+    fn is_device(&self, physical: u64) -> bool;
 
     /// The ability to evaluate an instruction out of line, where the ISA has it.
     fn as_execute(&self) -> Option<&dyn Execute> {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use qkprobe_arch::Arch;
+use qkprobe_arch::{Arch, Paging};
 use qkprobe_lang::{Backpressure, Events, Format};
-use qkprobe_symbols::{KernelImage, Machine as ImageMachine};
+use qkprobe_symbols::{KernelImage, Lookup, Machine as ImageMachine};
 
 use crate::args::{self, Settings};
 use crate::control::{Feed, Listener};
@@ -57,6 +57,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         return Err(format!("verify=on: QEMU {} does not tell devices from memory: that came with 10.1", machine.qemu));
     }
     let locator = image.as_deref().map(|image| Arc::new(Locator::new(image, arch, settings.slide)));
+    let paging = paging_of(arch, image.as_deref())?;
     let names = Arc::new(RuntimeNames { image: image.clone(), locator: locator.clone() });
 
     let counters = Arc::new(Counters::new());
@@ -83,6 +84,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         machine,
         arch,
         locator,
+        paging,
         image,
         counters,
         feed,
@@ -127,6 +129,16 @@ fn add_symbols(image: &mut KernelImage, next: KernelImage) -> Result<(), String>
         return image.symbols.merge(&symbols).map_err(|error| error.to_string());
     }
     image.symbols.merge(&next.symbols).map_err(|error| error.to_string())
+}
+
+/// How the kernel's page tables are followed, where QEMU must not.
+fn paging_of(arch: &dyn Arch, image: Option<&KernelImage>) -> Result<Option<Arc<dyn Paging>>, String> {
+    let (Some(translate), Some(image)) = (arch.as_translate(), image) else { return Ok(None) };
+    let symbol = |name: &str| match image.symbols.lookup(None, name) {
+        Lookup::One(symbol) => Some(symbol.addr),
+        _ => None,
+    };
+    translate.paging(&symbol).map(|paging| Some(Arc::from(paging))).map_err(|error| format!("kernel=: {error}"))
 }
 
 /// The ISA that the kernel is for, when this QEMU runs it.

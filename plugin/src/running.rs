@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
-use qkprobe_arch::{Arch, GuestAddr, RegisterId, RegisterSource};
-use qkprobe_lang::{Backpressure, Events, Halt};
+use qkprobe_arch::{Arch, GuestAddr, Paging, RegisterId, RegisterSource};
+use qkprobe_lang::{Backpressure, Events, Halt, Space};
 use qkprobe_symbols::KernelImage;
 
 use crate::control::{ControlServer, Feed, Listener};
@@ -31,6 +31,7 @@ use crate::qemu::entry::QemuEvents;
 use crate::qemu::guest::VcpuGuest;
 use crate::qemu::host_memory::{self, HostAddr};
 use crate::qemu::inline_count::InlineCounters;
+use crate::qemu::memory::Translation;
 use crate::qemu::vcpus::{QemuVcpu, Vcpus};
 use crate::record::ring::Ring;
 use crate::record::{Notice, WriterHandle};
@@ -64,6 +65,7 @@ pub(crate) struct Plugin {
     pub(crate) cache: Arc<QemuCache>,
     pub(crate) inline_counters: InlineCounters,
     pub(crate) locator: Option<Arc<Locator>>,
+    pub(crate) paging: Option<Arc<dyn Paging>>,
     pub(crate) vcpus: Vcpus,
     pub(crate) image: Option<Arc<KernelImage>>,
     pub(crate) counters: Arc<Counters>,
@@ -90,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) machine: Machine,
     pub(crate) arch: &'static dyn Arch,
     pub(crate) locator: Option<Arc<Locator>>,
+    pub(crate) paging: Option<Arc<dyn Paging>>,
     pub(crate) image: Option<Arc<KernelImage>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) feed: Arc<Feed>,
@@ -121,6 +124,7 @@ impl Plugin {
             machine,
             arch,
             locator: parts.locator,
+            paging: parts.paging,
             image: parts.image,
             counters: parts.counters,
             feed: parts.feed,
@@ -160,6 +164,15 @@ impl Plugin {
             watch_for_kvm();
         }
         Ok(())
+    }
+
+    /// How a vCPU's addresses become memory.
+    pub(crate) fn translation(&self, vcpu: u32) -> Translation {
+        if self.arch.as_translate().is_none() {
+            return Translation::Qemu { lock: self.arch.user_memory_lock() };
+        }
+        // The kernel numbers its CPUs as QEMU does, unless a firmware skips some.
+        Translation::Walk { paging: self.paging.clone(), cpu: vcpu }
     }
 
     pub(crate) fn landing_access(&self) -> Access {
@@ -250,9 +263,9 @@ impl Plugin {
         {
             return HostPlace::Known(host);
         }
-        let Some(physical) = guest.physical(vaddr) else {
+        let Some(physical) = guest.physical(Space::Kernel, vaddr) else {
             let mut byte = [0];
-            return if guest.read(vaddr, &mut byte) { HostPlace::Unknown } else { HostPlace::Unmapped };
+            return if guest.read(Space::Kernel, vaddr, &mut byte) { HostPlace::Unknown } else { HostPlace::Unmapped };
         };
         match self.host_of_ram(guest, physical) {
             Some(host) if agree(guest, vaddr, host, 16.min(PAGE - vaddr.0 as usize % PAGE)) => HostPlace::Known(host),
@@ -263,14 +276,14 @@ impl Plugin {
     /// RAM is contiguous for the host as far as it is for the guest. Whether the two hold the same there is to be looked at.
     fn host_of_ram(&self, guest: &VcpuGuest, physical: u64) -> Option<HostAddr> {
         let (start, start_host) = self.locator.as_ref()?.start_running()?;
-        let start_physical = guest.physical(start)?;
+        let start_physical = guest.physical(Space::Kernel, start)?;
         Some(HostAddr(start_host.0.wrapping_add(physical.wrapping_sub(start_physical) as usize)))
     }
 
     /// Where a page of data lies in the host's memory, if that is certain: all of it reads the same on both sides.
     #[cold]
     pub(crate) fn host_of_page(&self, guest: &VcpuGuest, page: GuestAddr) -> Option<HostAddr> {
-        let host = self.host_of_ram(guest, guest.physical(page)?)?;
+        let host = self.host_of_ram(guest, guest.physical(Space::Kernel, page)?)?;
         agree(guest, page, host, PAGE).then_some(host)
     }
 
@@ -410,7 +423,7 @@ const PAGE: usize = 4096;
 fn agree(guest: &VcpuGuest, vaddr: GuestAddr, host: HostAddr, len: usize) -> bool {
     let (mut ours, mut theirs) = ([0; PAGE], [0; PAGE]);
     let (Some(ours), Some(theirs)) = (ours.get_mut(..len), theirs.get_mut(..len)) else { return false };
-    host_memory::read(host, ours) && guest.read(vaddr, theirs) && ours == theirs
+    host_memory::read(host, ours) && guest.read(Space::Kernel, vaddr, theirs) && ours == theirs
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -120,6 +120,15 @@ impl Arch for Powerpc {
         if self.is_64 { frame::is_restart_64(sp, addr, word) } else { frame::is_restart_32(sp, addr, word) }
     }
 
+    fn exception_keeps_sp(&self) -> bool {
+        true
+    }
+
+    fn user_memory_lock(&self) -> Option<RegisterId> {
+        // Kernel userspace access prevention (KUAP) of radix kernels: Linux `arch/powerpc/include/asm/book3s/64/kup.h`.
+        self.is_64.then_some(regs::AMR)
+    }
+
     fn block_pc(&self) -> Option<RegisterId> {
         // QEMU translates for the virtual address; its program counter is stale in a callback.
         None
@@ -185,6 +194,12 @@ impl Arch for Powerpc {
 
     fn is_privileged(&self, value: u64) -> bool {
         value & PROBLEM_STATE == 0
+    }
+
+    fn is_device(&self, physical: u64) -> bool {
+        // QEMU's machines have memory from 0 on, and devices from here (hw/pci-host/spapr.h, pnv.h; hw/ppc/mac_newworld.c,
+        // e500.c).
+        physical >= if self.is_64 { 0x2000_0000_0000 } else { 0x8000_0000 }
     }
 
     fn looks_like_entry(&self, text: &[u8]) -> bool {

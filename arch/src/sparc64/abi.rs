@@ -115,6 +115,11 @@ impl Arch for Sparc64 {
         !was_emulated
     }
 
+    fn exception_keeps_sp(&self) -> bool {
+        // A window trap has rotated the windows.
+        false
+    }
+
     fn block_pc(&self) -> Option<RegisterId> {
         // Blocks are keyed by virtual address, and a trap tells the address of the instruction that raised it.
         None
@@ -188,6 +193,11 @@ impl Arch for Sparc64 {
 
     fn as_translate(&self) -> Option<&dyn Translate> {
         Some(self)
+    }
+
+    fn is_device(&self, physical: u64) -> bool {
+        // QEMU's hw/sparc64/sun4u.c: the PCI host's registers and windows; memory is below.
+        physical >= 0x1fe_0000_0000
     }
 
     fn looks_like_entry(&self, text: &[u8]) -> bool {

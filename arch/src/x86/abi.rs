@@ -126,6 +126,10 @@ impl Arch for X86_64 {
         word(frame) == Some(addr.0) && word(frame.wrapping_add(2 * 8)).is_some_and(|flags| !stepped(flags))
     }
 
+    fn exception_keeps_sp(&self) -> bool {
+        true
+    }
+
     fn block_pc(&self) -> Option<RegisterId> {
         // QEMU's target/i386/tcg (CF_PCREL) keeps eip exact at a block's start, and computes from there inside.
         Some(regs::BLOCK_PC)
@@ -196,6 +200,12 @@ impl Arch for X86_64 {
 
     fn as_execute(&self) -> Option<&dyn Execute> {
         Some(self)
+    }
+
+    fn is_device(&self, physical: u64) -> bool {
+        // The PC's map (Linux arch/x86/kernel/e820.c shows it at boot): video memory and option ROMs below 1 MiB, devices in
+        // the last GiB below 4 GiB.
+        matches!(physical, 0xa_0000..0x10_0000 | 0xc000_0000..0x1_0000_0000)
     }
 
     fn looks_like_entry(&self, text: &[u8]) -> bool {

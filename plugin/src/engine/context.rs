@@ -12,9 +12,9 @@ pub(crate) trait GuestState {
     /// Sets a register; false where that is impossible. Only in a callback with `Access::Write`.
     fn set_register(&self, id: RegisterId, value: u64) -> bool;
     /// Reads memory as the vCPU's current translation maps it; all or nothing.
-    fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool;
+    fn read(&self, space: Space, addr: GuestAddr, out: &mut [u8]) -> bool;
     /// Writes memory; all or nothing.
-    fn write(&self, addr: GuestAddr, bytes: &[u8]) -> bool;
+    fn write(&self, space: Space, addr: GuestAddr, bytes: &[u8]) -> bool;
     /// The word at an address of the running kernel stack, if there is a faster way than `read`.
     fn stack_word(&self, _addr: GuestAddr) -> Option<u64> {
         None
@@ -60,7 +60,7 @@ impl<G: GuestState> Context<'_, G> {
     pub(crate) fn word(&self, addr: GuestAddr) -> Option<u64> {
         let mut bytes = [0; 8];
         let bytes = bytes.get_mut(..self.arch.word_bytes())?;
-        self.guest.read(addr, bytes).then(|| self.arch.byte_order().number(bytes))
+        self.guest.read(Space::Kernel, addr, bytes).then(|| self.arch.byte_order().number(bytes))
     }
 }
 
@@ -72,9 +72,9 @@ impl<G: GuestState> HitContext for Context<'_, G> {
 
     #[inline]
     fn read(&mut self, space: Space, addr: GuestAddr, out: &mut [u8]) -> bool {
-        // One translation serves both spaces. As in the kernel, a user access must not reach the kernel's half, while a
-        // kernel access to a user address is served.
-        (space == Space::Kernel || self.arch.is_user_address(addr)) && self.guest.read(addr, out)
+        // Where one translation serves both spaces: as in the kernel, a user access must not reach the kernel's half, while
+        // a kernel access to a user address is served.
+        (space == Space::Kernel || self.arch.is_user_address(addr)) && self.guest.read(space, addr, out)
     }
 
     fn slide(&mut self, addr: GuestAddr) -> Option<GuestAddr> {
@@ -105,7 +105,7 @@ impl<G: GuestState> HitMachine for Context<'_, G> {
     }
 
     fn write(&mut self, space: Space, addr: GuestAddr, bytes: &[u8]) -> bool {
-        (space == Space::Kernel || self.arch.is_user_address(addr)) && self.guest.write(addr, bytes)
+        (space == Space::Kernel || self.arch.is_user_address(addr)) && self.guest.write(space, addr, bytes)
     }
 }
 
@@ -125,10 +125,10 @@ impl<G: GuestState> Machine for Context<'_, G> {
     }
 
     fn read(&mut self, addr: GuestAddr, bytes: &mut [u8]) -> bool {
-        self.guest.read(addr, bytes)
+        self.guest.read(Space::Kernel, addr, bytes)
     }
 
     fn write(&mut self, addr: GuestAddr, bytes: &[u8]) -> bool {
-        self.guest.write(addr, bytes)
+        self.guest.write(Space::Kernel, addr, bytes)
     }
 }

@@ -133,7 +133,7 @@ fn api() -> Api {
             register_vcpu_insn_exec_inline_per_vcpu tb_n_insns tb_get_insn insn_vaddr insn_haddr insn_data
             get_registers read_register read_memory_vaddr scoreboard_new u64_sum g_byte_array_sized_new
             g_array_get_element_size g_array_free;
-            write_memory_vaddr write_register translate_vaddr register_vcpu_discon_cb set_pc
+            write_memory_vaddr write_register read_memory_hwaddr write_memory_hwaddr translate_vaddr register_vcpu_discon_cb set_pc
         }
     }
 }

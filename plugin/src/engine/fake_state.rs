@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use qkprobe_arch::{GuestAddr, RegisterId};
+use qkprobe_lang::Space;
 
 use super::context::GuestState;
 use super::fake::arch;
@@ -60,12 +61,12 @@ impl FakeState {
 
     /// Sets a word of a stack.
     pub(crate) fn poke(&self, addr: u64, value: u64) {
-        assert!(self.write(GuestAddr(addr), &value.to_le_bytes()), "{addr:#x} is no stack's");
+        assert!(self.write(Space::Kernel, GuestAddr(addr), &value.to_le_bytes()), "{addr:#x} is no stack's");
     }
 
     pub(crate) fn peek(&self, addr: u64) -> u64 {
         let mut bytes = [0; 8];
-        assert!(self.read(GuestAddr(addr), &mut bytes), "{addr:#x} faults");
+        assert!(self.read(Space::Kernel, GuestAddr(addr), &mut bytes), "{addr:#x} faults");
         u64::from_le_bytes(bytes)
     }
 
@@ -102,7 +103,7 @@ impl GuestState for FakeState {
         register.map(|register| register.set(value)).is_some()
     }
 
-    fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool {
+    fn read(&self, _space: Space, addr: GuestAddr, out: &mut [u8]) -> bool {
         if addr.0 < 0x1000 {
             return false;
         }
@@ -119,7 +120,7 @@ impl GuestState for FakeState {
         true
     }
 
-    fn write(&self, addr: GuestAddr, bytes: &[u8]) -> bool {
+    fn write(&self, _space: Space, addr: GuestAddr, bytes: &[u8]) -> bool {
         let stack = self.stack(addr.0, bytes.len());
         stack.map(|stack| bytes.iter().zip(stack).for_each(|(byte, cell)| cell.set(*byte))).is_some()
     }

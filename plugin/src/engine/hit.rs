@@ -156,8 +156,8 @@ pub(crate) fn hit<G: GuestState>(
         let privileged = frame.privileged(planted.serving);
         let restarted = site.restarts().load(std::sync::atomic::Ordering::Relaxed) != 0 && frame.is_restart(site);
         let probes = site.snapshot(frame.guard);
-        let block = if planted.restarts { frame.block() } else { None };
-        vcpu.enter(site.place(), probes.first().map(|newest| newest.id()), block);
+        let (block, sp) = if planted.restarts { frame.may_leave() } else { (None, None) };
+        vcpu.enter(site.place(), probes.first().map(|newest| newest.id()), block, sp);
         for probe in probes {
             let kprobe = &probe.payload;
             let counts_itself = kprobe.inline.is_some() && planted.serving == Serving::Plain;
@@ -270,9 +270,11 @@ impl<G: GuestState> Frame<'_, G> {
         Context { guest, arch: env.arch, ip, slide: env.slide, next_pc, call, time: 0 }
     }
 
-    /// Where QEMU says that the block is.
-    fn block(&self) -> Option<u64> {
-        self.env.arch.block_pc().map_or(Some(self.addr.0), |id| self.guest.register(id))
+    /// What an exception of the instruction will be known by: where QEMU says that the block is, and the stack pointer.
+    fn may_leave(&self) -> (Option<u64>, Option<u64>) {
+        let arch = self.env.arch;
+        let block = arch.block_pc().map_or(Some(self.addr.0), |id| self.guest.register(id));
+        (block, if arch.exception_keeps_sp() { None } else { self.sp() })
     }
 
     /// Where the instruction really runs: at which of its virtual addresses.

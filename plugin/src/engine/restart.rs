@@ -36,9 +36,9 @@ fn place(instance: &Instance) -> Place {
 
 /// The vCPU took an exception that came from `from`.
 pub(crate) fn exception<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, guest: &G, from: GuestAddr) {
-    let Some(at) = vcpu.left(from) else { return };
+    let Some((at, noted)) = vcpu.left(from) else { return };
     within(env, vcpu, guest, None, from, |frame| {
-        let Some(sp) = frame.sp() else { return };
+        let Some(sp) = noted.or_else(|| frame.sp()) else { return };
         let (token, first) = token(at);
         let instance =
             Instance { kind: Kind::Restart, token, sp, first, second: first, time: 0, data: [0; DATA_BYTES] };

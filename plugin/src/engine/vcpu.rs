@@ -35,6 +35,8 @@ struct Last {
     newest: Option<ProbeId>,
     /// Where QEMU says its block is, if it may fault.
     block: Option<u64>,
+    /// The stack pointer, if it may fault and the exception would not tell.
+    sp: Option<u64>,
 }
 
 impl Vcpu {
@@ -52,8 +54,8 @@ impl Vcpu {
 
     /// A site's instruction begins, seen by the probes up to the newest of this moment.
     #[inline]
-    pub(crate) fn enter(&self, place: Place, newest: Option<ProbeId>, block: Option<u64>) {
-        self.last.set(Some(Last { place, newest, block }));
+    pub(crate) fn enter(&self, place: Place, newest: Option<ProbeId>, block: Option<u64>, sp: Option<u64>) {
+        self.last.set(Some(Last { place, newest, block, sp }));
     }
 
     /// Whether this probe saw the instruction begin.
@@ -61,9 +63,9 @@ impl Vcpu {
         self.last.get().is_some_and(|last| last.place == place && last.newest.is_some_and(|newest| probe <= newest))
     }
 
-    /// An exception comes from this block: the place, if that was the last hit's.
-    pub(crate) fn left(&self, from: GuestAddr) -> Option<Place> {
-        self.last.get().filter(|last| last.block == Some(from.0)).map(|last| last.place)
+    /// An exception comes from this block: the place, if that was the last hit's, and the stack pointer, if that was noted.
+    pub(crate) fn left(&self, from: GuestAddr) -> Option<(Place, Option<u64>)> {
+        self.last.get().filter(|last| last.block == Some(from.0)).map(|last| (last.place, last.sp))
     }
 
     /// The machine was stopped before the instruction of a place, at `addr`; its hit is over.

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use qkprobe_arch::{Arch, Execute, GuestAddr, InsnSlot, Machine, Register, RegisterId, RegisterSource, Role};
+use qkprobe_lang::Space;
 
 use super::context::{Context, GuestState};
 use super::hit::Frame;
@@ -81,7 +82,7 @@ impl Access {
     fn is_so<G: GuestState>(&self, guest: &G) -> bool {
         let mut now = [0; 8];
         let len = usize::from(self.len);
-        now.get_mut(..len).is_some_and(|now| guest.read(self.addr, now)) && now == self.bytes
+        now.get_mut(..len).is_some_and(|now| guest.read(Space::Kernel, self.addr, now)) && now == self.bytes
     }
 }
 
@@ -111,7 +112,7 @@ impl<G: GuestState> Machine for Scratch<'_, '_, G> {
             self.device = true;
             return false;
         }
-        let done = self.context.guest.read(addr, bytes);
+        let done = self.context.guest.read(Space::Kernel, addr, bytes);
         self.load = Access::new(addr, bytes);
         done
     }

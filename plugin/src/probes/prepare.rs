@@ -128,6 +128,14 @@ fn one(
     let changes = changes.map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
     let mut access = changes.as_ref().map_or(Access::Read, Changes::access);
     abilities.check(access, "this changes the guest").map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
+    let entry_reads = definition.entry.as_ref().is_some_and(qkprobe_lang::Program::reads_memory);
+    if (definition.program.reads_memory() || entry_reads)
+        && target.arch.user_memory_lock().is_some()
+        && abilities.check(Access::Write, "").is_ok()
+    {
+        // To open the lock for the moment of a read.
+        access = access.max(Access::Write);
+    }
     if changes.as_ref().is_some_and(|changes| changes.effects.halt == Some(Halt::Stop)) {
         if !abilities.control {
             return Err(invalid("stop: nobody could tell the guest to go on: give control=SOCKET as well".into()));

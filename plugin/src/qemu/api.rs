@@ -112,6 +112,9 @@ table! {
         write_memory_vaddr = c"qemu_plugin_write_memory_vaddr": fn(u64, *mut GByteArray) -> bool;
         // Returns a size before API 6 and a truth value since: it is not looked at.
         write_register = c"qemu_plugin_write_register": fn(*mut RegisterHandle, *mut GByteArray) -> c_int;
+        // These return 0 for success.
+        read_memory_hwaddr = c"qemu_plugin_read_memory_hwaddr": fn(u64, *mut GByteArray, usize) -> c_int;
+        write_memory_hwaddr = c"qemu_plugin_write_memory_hwaddr": fn(u64, *mut GByteArray) -> c_int;
         translate_vaddr = c"qemu_plugin_translate_vaddr": fn(u64, *mut u64) -> bool;
         // QEMU 10.2.
         register_vcpu_discon_cb = c"qemu_plugin_register_vcpu_discon_cb":

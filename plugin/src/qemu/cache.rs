@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use qkprobe_arch::GuestAddr;
 
-use super::api::{Api, GByteArray, Id};
+use super::api::{Api, Id};
 use super::entry::QemuEvents;
 use super::host_memory::{self, HostAddr};
 use super::shapes::Registrar;
@@ -43,6 +43,14 @@ pub(crate) enum HostPlace {
     /// Not mapped in the address space of this moment.
     Unmapped,
     Unknown,
+}
+
+/// Code, as a vCPU's thread finds and touches it.
+pub(crate) trait CodeMemory {
+    /// Where it lies in the host's memory.
+    fn find(&self, vaddr: GuestAddr) -> HostPlace;
+    /// Copies the byte at `host`, which can be read, to `vaddr`, where it already is.
+    fn rewrite(&self, vaddr: GuestAddr, host: HostAddr) -> bool;
 }
 
 /// QEMU's code cache.
@@ -177,14 +185,14 @@ impl QemuCache {
     /// On a vCPU's thread, at a safepoint: does what was asked for. What is not mapped in the current address space
     /// (user page tables under page-table isolation) stays for the next safepoint.
     #[inline]
-    pub(crate) fn serve(&self, find: impl Fn(GuestAddr) -> HostPlace) {
+    pub(crate) fn serve(&self, code: &impl CodeMemory) {
         if self.pending.load(Ordering::Acquire) {
-            self.serve_pending(find);
+            self.serve_pending(code);
         }
     }
 
     #[cold]
-    fn serve_pending(&self, find: impl Fn(GuestAddr) -> HostPlace) {
+    fn serve_pending(&self, code: &impl CodeMemory) {
         // Taken out, so that no lock is held while QEMU takes its own: a translation on another vCPU holds page locks
         // when it asks for more.
         let (mut stale, mut reset, oldest) = {
@@ -206,8 +214,8 @@ impl QemuCache {
             stale.clear();
         }
         stale.retain(|(_, stale)| {
-            let place = stale.host.map_or_else(|| find(stale.vaddr), HostPlace::Known);
-            match self.drop_code(stale.vaddr, place) {
+            let place = stale.host.map_or_else(|| code.find(stale.vaddr), HostPlace::Known);
+            match self.drop_code(stale.vaddr, place, code) {
                 Dropped::Done => false,
                 Dropped::NotMapped => true,
                 Dropped::ByReset => {
@@ -232,8 +240,8 @@ impl QemuCache {
     }
 
     /// On a vCPU's thread, in a hit: drops the code at `vaddr` at once. False where it is not mapped.
-    pub(crate) fn retranslate_now(&self, vaddr: GuestAddr, place: HostPlace) -> bool {
-        match self.drop_code(vaddr, place) {
+    pub(crate) fn retranslate_now(&self, vaddr: GuestAddr, code: &impl CodeMemory) -> bool {
+        match self.drop_code(vaddr, code.find(vaddr), code) {
             Dropped::Done => true,
             Dropped::NotMapped => false,
             Dropped::ByReset => {
@@ -244,11 +252,11 @@ impl QemuCache {
         }
     }
 
-    fn drop_code(&self, vaddr: GuestAddr, place: HostPlace) -> Dropped {
+    fn drop_code(&self, vaddr: GuestAddr, place: HostPlace, code: &impl CodeMemory) -> Dropped {
         match (self.api.write_memory_vaddr, place) {
             (Some(_), HostPlace::Unmapped) => Dropped::NotMapped,
-            (Some(write), HostPlace::Known(host)) => {
-                if rewrite(write, vaddr, host) {
+            (Some(_), HostPlace::Known(host)) => {
+                if rewrite(code, vaddr, host) {
                     Dropped::Done
                 } else {
                     Dropped::NotMapped
@@ -290,15 +298,10 @@ enum Dropped {
 
 /// Copies one byte of guest code onto itself. The array's data *is* guest RAM, so no old value can come back over
 /// what the guest patches at the same time, but for the few cycles of the copy itself.
-fn rewrite(write: unsafe extern "C" fn(u64, *mut GByteArray) -> bool, vaddr: GuestAddr, host: HostAddr) -> bool {
+fn rewrite(code: &impl CodeMemory, vaddr: GuestAddr, host: HostAddr) -> bool {
     let mut present = [0];
-    if !host_memory::read(host, &mut present) {
-        // The RAM is gone (unplugged): so are its blocks.
-        return true;
-    }
-    let mut array = GByteArray { data: host.0 as *mut u8, len: 1 };
-    // SAFETY: `array` has glib's public layout, QEMU only reads `data` and `len`; `data` is mapped, as just seen.
-    unsafe { write(vaddr.0, &raw mut array) }
+    // If the RAM is gone (unplugged), so are its blocks.
+    !host_memory::read(host, &mut present) || code.rewrite(vaddr, host)
 }
 
 impl CodeCache for QemuCache {

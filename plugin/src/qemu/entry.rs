@@ -6,11 +6,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use qkprobe_arch::GuestAddr;
+use qkprobe_lang::Space;
 
 use super::api::{Api, Id, Info, Tb};
 use super::block::QemuBlock;
-use super::cache::Stale;
+use super::cache::{CodeMemory, HostPlace, Stale};
 use super::guest::VcpuGuest;
+use super::host_memory::HostAddr;
 use super::shapes::Events;
 use super::version::{OLDEST, qemu_plugin_version, release};
 use crate::engine::Serving;
@@ -29,33 +31,32 @@ impl GuestState for VcpuGuest {
     }
 
     #[inline]
-    fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool {
-        VcpuGuest::read(self, addr, out)
+    fn read(&self, space: Space, addr: GuestAddr, out: &mut [u8]) -> bool {
+        VcpuGuest::read(self, space, addr, out)
     }
 
     fn set_register(&self, id: qkprobe_arch::RegisterId, value: u64) -> bool {
         VcpuGuest::set_register(self, id, value)
     }
 
-    fn write(&self, addr: GuestAddr, bytes: &[u8]) -> bool {
-        VcpuGuest::write(self, addr, bytes)
+    fn write(&self, space: Space, addr: GuestAddr, bytes: &[u8]) -> bool {
+        VcpuGuest::write(self, space, addr, bytes)
     }
 
     #[inline]
     fn stack_word(&self, addr: GuestAddr) -> Option<u64> {
         let plugin = plugin()?;
-        if !plugin.knows_tasks() || plugin.arch.word_bytes() != 8 {
+        if !plugin.knows_tasks() {
             return None;
         }
-        let word = self.stack.word(addr, plugin.pending.generation(), |page| plugin.host_of_page(self, page))?;
-        Some(plugin.arch.byte_order().number(&word))
+        let find = |page| plugin.host_of_page(self, page);
+        let word = self.stack.word(addr, plugin.arch.word_bytes(), plugin.pending.generation(), find)?;
+        Some(plugin.arch.byte_order().number(word.get(..plugin.arch.word_bytes())?))
     }
 
     fn is_ram(&self, addr: GuestAddr) -> bool {
-        // The PC's map (Linux arch/x86/kernel/e820.c shows it at boot): video memory and option ROMs below 1 MiB, devices in
-        // the last GiB below 4 GiB.
-        let is_device = |physical: u64| matches!(physical, 0xa_0000..0x10_0000 | 0xc000_0000..0x1_0000_0000);
-        self.physical(addr).is_some_and(|physical| !is_device(physical))
+        let Some(plugin) = plugin() else { return false };
+        self.physical(Space::Kernel, addr).is_some_and(|physical| !plugin.arch.is_device(physical))
     }
 }
 
@@ -171,6 +172,23 @@ fn panic_at_the_thousandth_hit() {
     assert!(HITS.fetch_add(1, Ordering::Relaxed) != 999, "asked for by the feature test-panic");
 }
 
+/// Code, as a vCPU's thread finds and touches it.
+struct OnVcpu<'a> {
+    plugin: &'a Plugin,
+    guest: &'a VcpuGuest,
+}
+
+impl CodeMemory for OnVcpu<'_> {
+    fn find(&self, vaddr: GuestAddr) -> HostPlace {
+        self.plugin.host_of(self.guest, vaddr)
+    }
+
+    fn rewrite(&self, vaddr: GuestAddr, host: HostAddr) -> bool {
+        // SAFETY: the caller vouches that a byte can be read there.
+        unsafe { self.guest.write_from(Space::Kernel, vaddr, host.0 as *const u8, 1) }
+    }
+}
+
 /// The plugin's side of QEMU's events.
 pub(crate) struct QemuEvents;
 
@@ -189,7 +207,7 @@ impl Events for QemuEvents {
             // After a reset QEMU announces every vCPU again.
             return;
         }
-        let Some(guest) = VcpuGuest::new(plugin.machine.api, plugin.arch) else { return };
+        let Some(guest) = VcpuGuest::new(plugin.machine.api, plugin.arch, plugin.translation(vcpu)) else { return };
         plugin.check_registers(&guest);
         plugin.add_vcpu(vcpu, |engine| super::vcpus::QemuVcpu { engine, guest });
     }
@@ -197,7 +215,7 @@ impl Events for QemuEvents {
     fn idle(vcpu: u32) {
         let Some(plugin) = plugin() else { return };
         if let Some(state) = plugin.vcpu(vcpu) {
-            plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
+            plugin.cache.serve(&OnVcpu { plugin, guest: &state.guest });
             plugin.cache.set_idle(vcpu, true);
         }
     }
@@ -206,7 +224,7 @@ impl Events for QemuEvents {
         let Some(plugin) = plugin() else { return };
         if let Some(state) = plugin.vcpu(vcpu) {
             plugin.cache.set_idle(vcpu, false);
-            plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
+            plugin.cache.serve(&OnVcpu { plugin, guest: &state.guest });
         }
     }
 
@@ -217,7 +235,7 @@ impl Events for QemuEvents {
             let env = plugin.hit_env(&|_| false);
             crate::engine::restart::exception(&env, &state.engine, &state.guest, GuestAddr(from));
         }
-        plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
+        plugin.cache.serve(&OnVcpu { plugin, guest: &state.guest });
     }
 
     fn flushed() {
@@ -253,9 +271,9 @@ impl Events for QemuEvents {
         {
             return Some(addr);
         }
-        let retranslate = |vaddr| plugin.cache.retranslate_now(vaddr, plugin.host_of(&state.guest, vaddr));
+        let retranslate = |vaddr| plugin.cache.retranslate_now(vaddr, &OnVcpu { plugin, guest: &state.guest });
         let after = hit::hit(&plugin.hit_env(&retranslate), &state.engine, site, &state.guest, planted);
-        plugin.cache.serve(|vaddr| plugin.host_of(&state.guest, vaddr));
+        plugin.cache.serve(&OnVcpu { plugin, guest: &state.guest });
         if after == After::default() { None } else { plugin.after_hit(state, Some(site.place()), after) }
     }
 

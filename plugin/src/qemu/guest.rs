@@ -1,29 +1,60 @@
-//! The guest's registers and memory, as a callback on a vCPU's thread may read them.
+//! The guest's registers, as a callback on a vCPU's thread may read and set them.
 
 use std::ptr::NonNull;
 
 use qkprobe_arch::{Arch, ByteOrder, GuestAddr, RegisterId, RegisterSource};
 
 use super::api::{Api, GByteArray, RegisterHandle};
+use super::memory::{MAX_READ, Translation};
 use super::stack::StackPages;
 
 /// One vCPU's handles and buffer. Used only on the thread that runs the vCPU, in a callback that may read registers.
 #[derive(Debug)]
 pub(crate) struct VcpuGuest {
-    api: &'static Api,
+    pub(super) api: &'static Api,
     order: ByteOrder,
     /// By `RegisterId`.
     handles: Box<[Option<NonNull<RegisterHandle>>]>,
     /// Bytes of each register, as QEMU lists it.
     sizes: Box<[u8]>,
-    /// Large enough that no read makes QEMU grow it: a hit allocates nothing.
-    buffer: NonNull<GByteArray>,
+    pub(super) buffer: Buffer,
+    pub(super) translation: Translation,
     /// Where the stack's pages lie.
     pub(super) stack: StackPages,
 }
 
-/// Most bytes of one memory read.
-const MAX_READ: usize = 4096;
+/// What QEMU appends its answers to. Large enough that no read makes QEMU grow it: a hit allocates nothing. It lives as long as
+/// the process, and is used only on its vCPU's thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Buffer(NonNull<GByteArray>);
+
+impl Buffer {
+    /// What `read` appends to the emptied buffer.
+    #[inline]
+    fn read<R>(&self, read: impl FnOnce(*mut GByteArray) -> R) -> (R, &[u8]) {
+        let array = self.0.as_ptr();
+        // SAFETY: the buffer is ours and used by this thread only; QEMU appends, so the length is reset first.
+        unsafe {
+            (*array).len = 0;
+            let result = read(array);
+            (result, std::slice::from_raw_parts((*array).data, (*array).len as usize))
+        }
+    }
+
+    /// Fills `out` by `read`, which is given the array and the length; all or nothing.
+    #[inline]
+    pub(super) fn fill(&self, out: &mut [u8], read: impl FnOnce(*mut GByteArray, usize) -> bool) -> bool {
+        let len = out.len();
+        let (done, bytes) = self.read(|array| read(array, len));
+        match bytes.get(..len).filter(|_| done) {
+            Some(bytes) => {
+                out.copy_from_slice(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+}
 
 /// One entry of QEMU's register list; API 6 appends a flag, so entries are stepped over by the array's element size.
 #[repr(C)]
@@ -36,7 +67,7 @@ struct Descriptor {
 impl VcpuGuest {
     /// Lists the registers. Call it in the vCPU's init callback: names are known there, values are not yet.
     /// Returns `None` where QEMU has no memory left.
-    pub(crate) fn new(api: &'static Api, arch: &dyn Arch) -> Option<Self> {
+    pub(crate) fn new(api: &'static Api, arch: &dyn Arch, translation: Translation) -> Option<Self> {
         let listed = list_registers(api);
         let handle = |source: &RegisterSource| match source {
             RegisterSource::Qemu { name, feature } => listed
@@ -49,7 +80,8 @@ impl VcpuGuest {
         let sizes = arch.registers().iter().map(|register| register.bytes).collect();
         // SAFETY: glib's allocator aborts rather than fail; the array lives as long as the process.
         let buffer = NonNull::new(unsafe { (api.g_byte_array_sized_new)(MAX_READ as u32) })?;
-        Some(Self { api, order: arch.byte_order(), handles, sizes, buffer, stack: StackPages::new() })
+        let (order, buffer, stack) = (arch.byte_order(), Buffer(buffer), StackPages::new());
+        Some(Self { api, order, handles, sizes, buffer, translation, stack })
     }
 
     /// Whether QEMU lists the register at all (sparc64 before 10.1 lists none).
@@ -61,33 +93,9 @@ impl VcpuGuest {
     #[inline]
     pub(crate) fn register(&self, id: RegisterId) -> Option<u64> {
         let handle = (*self.handles.get(usize::from(id.0))?)?;
-        // SAFETY: the handle came from QEMU's list for this vCPU; the buffer is ours and used by this thread only.
-        // QEMU appends, so the length is reset first.
-        let bytes = unsafe {
-            let array = self.buffer.as_ptr();
-            (*array).len = 0;
-            (self.api.read_register)(handle.as_ptr(), array);
-            std::slice::from_raw_parts((*array).data, (*array).len as usize)
-        };
+        // SAFETY: the handle came from QEMU's list for this vCPU.
+        let (_, bytes) = self.buffer.read(|array| unsafe { (self.api.read_register)(handle.as_ptr(), array) });
         (!bytes.is_empty()).then(|| self.order.number(bytes))
-    }
-
-    /// Reads guest memory through the vCPU's current translation; all or nothing. At most 4096 bytes.
-    #[inline]
-    pub(crate) fn read(&self, addr: GuestAddr, out: &mut [u8]) -> bool {
-        if out.len() > MAX_READ {
-            return false;
-        }
-        // SAFETY: as above; QEMU sets the length to what it read, within the reserved size.
-        unsafe {
-            let array = self.buffer.as_ptr();
-            (*array).len = 0;
-            if !(self.api.read_memory_vaddr)(addr.0, array, out.len()) || ((*array).len as usize) < out.len() {
-                return false;
-            }
-            out.copy_from_slice(std::slice::from_raw_parts((*array).data, out.len()));
-        }
-        true
     }
 }
 
@@ -109,22 +117,6 @@ impl VcpuGuest {
         // in place, which are ours.
         unsafe { write(handle.as_ptr(), &raw mut array) };
         true
-    }
-
-    /// Writes guest memory through the vCPU's current translation.
-    pub(crate) fn write(&self, addr: GuestAddr, bytes: &[u8]) -> bool {
-        let (Some(write), Ok(len)) = (self.api.write_memory_vaddr, u32::try_from(bytes.len())) else { return false };
-        let mut array = GByteArray { data: bytes.as_ptr().cast_mut(), len };
-        // SAFETY: QEMU only reads `data` and `len` of the array.
-        unsafe { write(addr.0, &raw mut array) }
-    }
-
-    /// The physical address behind a virtual one.
-    pub(crate) fn physical(&self, addr: GuestAddr) -> Option<u64> {
-        let translate = self.api.translate_vaddr?;
-        let mut physical = 0;
-        // SAFETY: on a vCPU's thread; `physical` is ours.
-        unsafe { translate(addr.0, &raw mut physical) }.then_some(physical)
     }
 }
 

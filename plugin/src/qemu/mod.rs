@@ -7,6 +7,7 @@ pub(crate) mod entry;
 pub(crate) mod guest;
 pub(crate) mod host_memory;
 pub(crate) mod inline_count;
+pub(crate) mod memory;
 pub(crate) mod shapes;
 pub(crate) mod stack;
 pub(crate) mod vcpus;

@@ -5,7 +5,7 @@
 //! (`engine::kprobe::Watch`): so what was found once holds until the next of them.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use qkprobe_arch::GuestAddr;
 
@@ -36,18 +36,19 @@ impl StackPages {
         Self { known: std::array::from_fn(|_| Cell::new(Known::default())) }
     }
 
-    /// The 64-bit word at an address of the running stack, in the guest's byte order as the host reads it. `find` tells
-    /// where a page lies, if that is certain.
+    /// The word of 4 or 8 bytes at an address of the running stack, in the guest's byte order, and zeroes behind it. `find`
+    /// tells where a page lies, if that is certain.
     #[inline]
     pub(crate) fn word(
         &self,
         addr: GuestAddr,
+        len: usize,
         generation: u64,
         find: impl FnOnce(GuestAddr) -> Option<HostAddr>,
     ) -> Option<[u8; 8]> {
         let page = addr.0 / PAGE;
         let offset = addr.0 % PAGE;
-        if !offset.is_multiple_of(8) {
+        if !offset.is_multiple_of(len as u64) {
             return None;
         }
         let slot = self.known.get(page as usize % PAGES)?;
@@ -57,10 +58,20 @@ impl StackPages {
             slot.set(known);
         }
         let host = known.host?.0 + offset as usize;
+        let mut bytes = [0; 8];
         // SAFETY: `find` gave the host address of a page of the machine's main memory, which QEMU keeps mapped as long as it
         // runs; the word is aligned and inside of the page. Other vCPUs may write it: an atomic access.
-        let word = unsafe { AtomicU64::from_ptr(host as *mut u64) };
-        Some(word.load(Ordering::Relaxed).to_ne_bytes())
+        unsafe {
+            match len {
+                8 => bytes = AtomicU64::from_ptr(host as *mut u64).load(Ordering::Relaxed).to_ne_bytes(),
+                4 => {
+                    let word = AtomicU32::from_ptr(host as *mut u32).load(Ordering::Relaxed).to_ne_bytes();
+                    bytes[..4].copy_from_slice(&word);
+                }
+                _ => return None,
+            }
+        }
+        Some(bytes)
     }
 }
 
@@ -78,7 +89,7 @@ mod tests {
         let host = HostAddr(memory.0.as_ptr() as usize);
         let searches = Cell::new(0);
         let word = |addr, generation| {
-            pages.word(GuestAddr(addr), generation, |page| {
+            pages.word(GuestAddr(addr), 8, generation, |page| {
                 assert_eq!(page, GuestAddr(0xffff_c900_0000_3000));
                 searches.set(searches.get() + 1);
                 Some(host)
@@ -101,7 +112,7 @@ mod tests {
                 searches.set(searches.get() + 1);
                 None
             };
-            assert_eq!(pages.word(GuestAddr(0xffff_c900_0000_3000), 7, find), None);
+            assert_eq!(pages.word(GuestAddr(0xffff_c900_0000_3000), 8, 7, find), None);
         }
         assert_eq!(searches.get(), 1);
     }
