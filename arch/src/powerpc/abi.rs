@@ -9,8 +9,8 @@
 use super::decode::{self, Mode};
 use super::{Powerpc, frame, regs};
 use crate::{
-    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, Insn, InsnSlot, Privilege, Register,
-    RegisterId, RegisterSource, ReturnPlace,
+    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, InsnSlot, Privilege,
+    Register, RegisterId, RegisterSource, ReturnPlace,
 };
 
 /// `addis r2,r12,...`, `lis r2,...` (what linkers make of it), `addi r2,r2,...`; the displacements do not count.
@@ -185,6 +185,10 @@ impl Arch for Powerpc {
 
     fn is_privileged(&self, value: u64) -> bool {
         value & PROBLEM_STATE == 0
+    }
+
+    fn as_execute(&self) -> Option<&dyn Execute> {
+        Some(self)
     }
 
     fn looks_like_entry(&self, text: &[u8]) -> bool {
