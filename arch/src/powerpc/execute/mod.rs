@@ -121,6 +121,9 @@ fn compute(instruction: Instruction, state: &mut State<'_>) -> Result<bool, Exec
     if instruction.prefix.is_some() {
         return memory::add_immediate(instruction, state);
     }
+    if word.0 == NOP {
+        return Ok(true);
+    }
     match word.opcode() {
         4 => arith::multiply_add(word, state),
         7 | 8 | 12..=15 => arith::immediate(word, state),
