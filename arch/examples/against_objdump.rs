@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! objdump -d -M intel64 --insn-width=16 vmlinux | cargo run --release -p qkprobe-arch --example against_objdump
+//! powerpc64le-linux-gnu-objdump -d -z vmlinux |
+//!     cargo run --release -p qkprobe-arch --example against_objdump -- --isa ppc64le
 //! ```
 //! Input lines are `ADDRESS:<tab>BYTES<tab>MNEMONIC OPERANDS`; others are passed over. `intel64`, because the decoder
 //! follows Intel where the vendors differ. Each instruction is decoded at the address that objdump gives, with the text
@@ -15,9 +17,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
+#[path = "against_objdump/powerpc.rs"]
+mod powerpc;
+
 use qkprobe_arch::{Arch, Flow, GuestAddr, Insn, MAX_INSN_BYTES};
 
 const SHOWN: u64 = 20;
+
+/// What a line of objdump means.
+type FlowOf = fn(&Listed) -> Option<Flow>;
 
 /// One line of objdump.
 #[derive(Debug)]
@@ -103,8 +111,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn compare(&mut self, arch: &dyn Arch, listed: &Listed, text: &[u8]) -> io::Result<()> {
-        let expected = listed.flow().map(|flow| (listed.bytes.len(), flow));
+    fn compare(&mut self, arch: &dyn Arch, flow: FlowOf, listed: &Listed, text: &[u8]) -> io::Result<()> {
+        let expected = flow(listed).map(|flow| (listed.bytes.len(), flow));
         let found = arch.decode(GuestAddr(listed.addr), text);
         match (expected, found) {
             (None, Err(_)) => self.not_instructions += 1,
@@ -170,7 +178,13 @@ fn hex(bytes: &[u8]) -> String {
 
 fn main() -> io::Result<ExitCode> {
     let golden = std::env::args().any(|argument| argument == "--golden");
-    let arch = qkprobe_arch::by_name("x86_64").ok_or(io::ErrorKind::Unsupported)?;
+    let isa = std::env::args().skip_while(|argument| argument != "--isa").nth(1);
+    let isa = isa.as_deref().unwrap_or("x86_64");
+    let arch = qkprobe_arch::by_name(isa).ok_or(io::ErrorKind::Unsupported)?;
+    let (split, flow): (fn(Listed) -> Vec<Listed>, FlowOf) = match isa {
+        "x86_64" => (Listed::split_fwait, Listed::flow),
+        _ => (|listed| vec![listed], powerpc::flow),
+    };
     let mut tally = Tally::default();
     // Instructions whose following text is not read yet, and the text from the first of them on.
     let mut waiting: VecDeque<Listed> = VecDeque::new();
@@ -179,15 +193,15 @@ fn main() -> io::Result<ExitCode> {
         while text.len() > keep {
             let Some(listed) = waiting.pop_front() else { break };
             let view: Vec<u8> = text.iter().copied().take(MAX_INSN_BYTES).collect();
-            tally.compare(arch, &listed, &view)?;
+            tally.compare(arch, flow, &listed, &view)?;
             text.drain(..listed.bytes.len());
         }
         Ok(())
     };
     for line in io::stdin().lock().lines() {
-        for listed in Listed::parse(&line?).into_iter().flat_map(Listed::split_fwait) {
+        for listed in Listed::parse(&line?).into_iter().flat_map(split) {
             if golden {
-                let flow = listed.flow().map_or_else(|| "invalid".to_owned(), |flow| flow.to_string());
+                let flow = flow(&listed).map_or_else(|| "invalid".to_owned(), |flow| flow.to_string());
                 println!("{:#x} {} {} {flow} # {}", listed.addr, hex(&listed.bytes), listed.bytes.len(), listed.text);
                 continue;
             }

@@ -100,6 +100,12 @@ pub trait Execute: Arch {
     /// An instruction that does nothing: what `replace = "nop"` puts into a slot.
     fn nop(&self) -> &'static [u8];
 
+    /// Does QEMU show the flags register at a hit as the guest would read it? If so, `reads_flags` is false of every instruction,
+    /// and `flags_dead_after` true everywhere: the flags are registers like the others, and survive what a plugin does.
+    fn flags_are_exact(&self) -> bool {
+        false
+    }
+
     /// Does the result depend on flags that earlier instructions computed (a conditional branch or move, an addition
     /// with carry, an instruction that keeps a part of them)? If so, the machine's flags must be exact.
     fn reads_flags(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;

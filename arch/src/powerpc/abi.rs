@@ -9,8 +9,8 @@
 use super::decode::{self, Mode};
 use super::{Powerpc, frame, regs};
 use crate::{
-    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, Insn, InsnSlot, Privilege, Register,
-    RegisterId, RegisterSource, ReturnPlace,
+    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, InsnSlot, Privilege,
+    Register, RegisterId, RegisterSource, ReturnPlace,
 };
 
 /// `addis r2,r12,...`, `lis r2,...` (what linkers make of it), `addi r2,r2,...`; the displacements do not count.
@@ -200,6 +200,10 @@ impl Arch for Powerpc {
         // QEMU's machines have memory from 0 on, and devices from here (hw/pci-host/spapr.h, pnv.h; hw/ppc/mac_newworld.c,
         // e500.c).
         physical >= if self.is_64 { 0x2000_0000_0000 } else { 0x8000_0000 }
+    }
+
+    fn as_execute(&self) -> Option<&dyn Execute> {
+        Some(self)
     }
 
     fn looks_like_entry(&self, text: &[u8]) -> bool {

@@ -132,8 +132,8 @@ pub(super) const fn always_branches(bo: u32) -> bool {
     bo & 0b10100 == 0b10100
 }
 
-/// TO: less, greater and equal, signed, or the same unsigned, cover all values. `trap` is among them; the kernel's `twui`
-/// and `tdnei` of BUG_ON and WARN_ON are not.
+/// TO: less, greater and equal, signed, or the same unsigned, cover all values. Among them are `trap` and the kernel's BUG
+/// (`twui`); its BUG_ON and WARN_ON (`tdnei`, `twnei`, ...) go on as a rule.
 pub(super) const fn always_traps(to: u32) -> bool {
     to & 0b11100 == 0b11100 || to & 0b00111 == 0b00111
 }

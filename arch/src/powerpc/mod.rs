@@ -2,6 +2,7 @@
 
 mod abi;
 mod decode;
+mod execute;
 mod frame;
 mod opcodes;
 mod regs;

@@ -28,7 +28,8 @@ pub(super) const SRR1: RegisterId = RegisterId(43);
 pub(super) const TAR: RegisterId = RegisterId(44);
 pub(super) const HSRR0: RegisterId = RegisterId(45);
 pub(super) const HSRR1: RegisterId = RegisterId(46);
-pub(super) const AMR: RegisterId = RegisterId(48);
+pub(super) const PVR: RegisterId = RegisterId(48);
+pub(super) const AMR: RegisterId = RegisterId(49);
 /// 32 bits; Book E.
 pub(super) const CSRR0: RegisterId = RegisterId(44);
 pub(super) const DSRR0: RegisterId = RegisterId(45);
@@ -87,7 +88,7 @@ const fn table<const N: usize>(word: u8, mode_field: &'static str, own: &[&'stat
     table
 }
 
-pub(super) static REGISTERS_64: [Register; 49] = table(8, "softe", &["tar", "hsrr0", "hsrr1", "cfar", "amr"]);
+pub(super) static REGISTERS_64: [Register; 50] = table(8, "softe", &["tar", "hsrr0", "hsrr1", "cfar", "pvr", "amr"]);
 pub(super) static REGISTERS_32: [Register; 49] = table(4, "mq", &["csrr0", "dsrr0", "mcsrr0", "dear", "esr"]);
 
 pub(super) fn find(registers: &[Register], name: &str) -> Option<RegisterId> {

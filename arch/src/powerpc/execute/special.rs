@@ -1,0 +1,54 @@
+//! Moves between general and special registers.
+
+use super::state::{CA32, OV32, State};
+use crate::powerpc::regs;
+use crate::powerpc::word::Word;
+use crate::{ExecuteError, RegisterId};
+
+/// The flags and the byte count of the string instructions. What else is written QEMU keeps in a place that the machine does
+/// not show.
+const XER: u64 = 0xe00c_007f;
+
+/// The register behind an SPR's number, whose halves are swapped in the instruction.
+fn special(word: Word, state: &State<'_>) -> Option<RegisterId> {
+    match word.a() | word.b() << 5 {
+        1 => Some(regs::XER),
+        8 => Some(regs::LINK),
+        9 => Some(regs::CTR),
+        815 if state.is_64() => Some(regs::TAR),
+        _ => None,
+    }
+}
+
+/// Primary opcode 31; false for other instructions.
+pub(super) fn registers(word: Word, state: &mut State<'_>) -> Result<bool, ExecuteError> {
+    match word.extended() {
+        // mfmsr
+        83 => {
+            let msr = state.get(regs::MSR)?;
+            state.set_general(word.t(), msr)?;
+        }
+        // mfspr
+        339 => {
+            let id = special(word, state).ok_or_else(|| state.not_supported())?;
+            let value = if id == regs::XER { state.xer()? } else { state.get(id)? };
+            state.set_general(word.t(), value)?;
+        }
+        // mtspr
+        467 => {
+            let id = special(word, state).ok_or_else(|| state.not_supported())?;
+            let value = state.general(word.t())?;
+            let value = match id {
+                regs::XER if value & 0xffff_ffff & !XER != 0 => return Err(state.not_supported()),
+                regs::XER if state.has_isa_300()? => value,
+                regs::XER => value & !(OV32 | CA32),
+                // The machine does not let it be set.
+                regs::TAR => return Err(state.not_supported()),
+                _ => value,
+            };
+            state.set(id, value)?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
