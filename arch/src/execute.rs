@@ -26,6 +26,14 @@ pub trait Machine {
     /// Writes all of `bytes`, or says false and writes none.
     fn write(&mut self, addr: GuestAddr, bytes: &[u8]) -> bool;
 
+    /// The instruction that lies right before the evaluated one in the same translated block, so that whatever came here came
+    /// through it; `None` if the block begins here. On an ISA with delay slots it tells where this instruction goes: the
+    /// machine's next program counter is exact only where a block begins, and is asked for there. Always `None` for
+    /// a machine whose registers are all exact.
+    fn previous(&mut self) -> Option<InsnSlot> {
+        None
+    }
+
     /// Whether nobody else touches memory while an instruction is evaluated: all other vCPUs stand still, or this is a
     /// copy. Read-modify-write instructions that the guest relies on to be atomic are refused otherwise.
     fn is_alone(&self) -> bool {
@@ -46,7 +54,7 @@ pub enum NextPc {
 /// Where execution can be after an instruction that completes, and the stack pointer there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Successors {
-    /// The one place; of a conditional branch, the taken target.
+    /// The one place; of a conditional branch, the taken target, or the delay slot that executes if it is taken.
     pub first: GuestAddr,
     /// Of a conditional branch, the next instruction, when that is another place.
     pub second: Option<GuestAddr>,
@@ -110,6 +118,12 @@ pub trait Execute: Arch {
     /// with carry, an instruction that keeps a part of them)? If so, the machine's flags must be exact.
     fn reads_flags(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
 
+    /// Whether the machine's flags are exact at a hit, and are kept when a plugin sets the program counter: then nothing need
+    /// be left out because of `reads_flags` or of flags that are not dead. The ISA's QEMU target decides.
+    fn flags_are_exact(&self) -> bool {
+        false
+    }
+
     /// Where execution goes after the instruction. Exact for every control transfer that goes on, near or far, a return
     /// from an interrupt or to the user included; it reads the registers and the memory: call it before the instruction
     /// runs. A conditional branch reads the flags register too, see `reads_flags`. An instruction that repeats goes to
@@ -117,8 +131,20 @@ pub trait Execute: Arch {
     ///
     /// # Errors
     /// `Fault` when the target lies in memory that cannot be read; `Register` when the machine withholds a register;
-    /// `NotSupported` when the target hangs on more than registers and memory (transactions).
+    /// `NotSupported` when the target hangs on more than registers and memory (transactions); in a delay slot, when the
+    /// transfer before it has overwritten what told where it leads.
     fn next_pc(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<NextPc, ExecuteError>;
+
+    /// Where ISAs have a register for it: the next program counter while the instruction at `addr` is about to run. It is the
+    /// address behind the instruction unless this is a delay slot. There an instruction must not be skipped or replaced, because QEMU
+    /// forgets the transfer when a plugin sets the program counter; elsewhere a skipped transfer skips only itself, and its delay
+    /// slot runs like any other instruction. `Ok(None)` on other ISAs.
+    ///
+    /// # Errors
+    /// As `next_pc` in a delay slot.
+    fn npc(&self, _addr: GuestAddr, _machine: &mut dyn Machine) -> Result<Option<GuestAddr>, ExecuteError> {
+        Ok(None)
+    }
 
     /// Where execution can go after the instruction, and the stack pointer that it leaves. Unlike `next_pc` it needs no
     /// flags, which may be stale at a hit, and never reads that register: of a conditional branch it gives both places.
@@ -127,7 +153,8 @@ pub trait Execute: Arch {
     ///
     /// # Errors
     /// `NotSupported` for what traps on purpose, and where the stack pointer hangs on flags or on an instruction that
-    /// is not evaluated: what `has_successor` denies. `Fault` and `Register` as the machine says.
+    /// is not evaluated: what `has_successor` denies; and in some delay slots, as `next_pc`. `Fault` and `Register` as the
+    /// machine says.
     fn successors(
         &self,
         slot: &InsnSlot,
@@ -135,7 +162,8 @@ pub trait Execute: Arch {
         machine: &mut dyn Machine,
     ) -> Result<Successors, ExecuteError>;
 
-    /// Whether `successors` can answer for the instruction, whatever the registers and the memory hold.
+    /// Whether `successors` can answer for the instruction, whatever the registers and the memory hold. A delay slot is judged
+    /// as if it were none.
     fn has_successor(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
 
     /// Whether nothing reads the arithmetic flags that hold at `addr` before they are all overwritten, as far as the text

@@ -70,6 +70,10 @@ impl Any {
         };
         let registers = std::array::from_fn(|_| next());
         let memory = std::array::from_fn(|_| next() as u8);
+        let mut registers: [u64; 256] = registers;
+        for id in next_program_counters() {
+            registers[id] = TEXT.0 + 4;
+        }
         Self { guest: Guest { registers, stored: None }, memory, accesses: 0, fails, changes: 0, withheld: None }
     }
 
@@ -114,6 +118,12 @@ impl Machine for Any {
     fn is_alone(&self) -> bool {
         true
     }
+}
+
+/// The ids that some ISA has for its next program counter: no delay slot is evaluated here.
+fn next_program_counters() -> impl Iterator<Item = usize> {
+    let registers = all().iter().flat_map(|arch| arch.registers().iter().enumerate());
+    registers.filter(|(_, register)| register.role == Role::NextProgramCounter).map(|(id, _)| id)
 }
 
 const NONE_FAILS: u32 = u32::MAX;
@@ -174,6 +184,10 @@ proptest! {
                 (Flow::Trap, Ok(NextPc::Leaves)) => prop_assert!(!execute.has_successor(&slot, TEXT), "{isa}"),
                 (Flow::Trap, next) => prop_assert!(next.is_ok() && execute.has_successor(&slot, TEXT), "{isa}"),
                 (Flow::Next, Ok(NextPc::At(at))) => prop_assert_eq!(at, behind, "{}", isa),
+                // The delay slot, or where it is annulled, behind it.
+                (_, Ok(NextPc::At(at))) if execute.has_delay_slot(&slot, TEXT) => {
+                    prop_assert!(at == behind || at == behind.wrapping_add(4), "{isa}: {at}");
+                }
                 (Flow::Jump { target } | Flow::Call { target }, Ok(NextPc::At(at))) => {
                     prop_assert_eq!(at, target, "{}", isa);
                 }

@@ -8,8 +8,8 @@
 use super::word::{SP, Word};
 use super::{decode, regs, transfer};
 use crate::{
-    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, Insn, InsnSlot, Privilege, Register,
-    RegisterId, RegisterSource, ReturnPlace, Role, Translate,
+    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, InsnSlot, Privilege,
+    Register, RegisterId, RegisterSource, ReturnPlace, Role, Translate,
 };
 
 const STACK_BIAS: u64 = 2047;
@@ -189,6 +189,10 @@ impl Arch for Sparc64 {
     fn is_privileged(&self, value: u64) -> bool {
         // A trap sets PSTATE.PRIV, so handlers at higher trap levels have it too (manual, section 7.5).
         value & PRIVILEGED != 0
+    }
+
+    fn as_execute(&self) -> Option<&dyn Execute> {
+        Some(self)
     }
 
     fn as_translate(&self) -> Option<&dyn Translate> {

@@ -2,6 +2,9 @@
 
 mod abi;
 mod decode;
+mod execute;
+#[cfg(test)]
+mod golden;
 mod mmu;
 mod opcode;
 mod regs;

@@ -1,6 +1,6 @@
 //! Which words are instructions: the opcode maps of The SPARC Architecture Manual, Version 9 (appendix E), with what UltraSPARC
-//! (VIS), JPS1, UltraSPARC Architecture 2007 and Oracle SPARC Architecture 2015 added. Reserved fields must be 0 where GNU
-//! binutils demands it too: data between functions is then seldom taken for code.
+//! (VIS), JPS1, UltraSPARC Architecture 2007 and Oracle SPARC Architecture 2015 added. Reserved fields must be 0, as GNU binutils
+//! has it too for nearly all of them: data between functions is then seldom taken for code.
 
 use super::word::Word;
 
@@ -136,7 +136,7 @@ const fn is_vis(opf: u32) -> bool {
     matches!(
         opf,
         0x00..=0x0b
-            | 0x10..=0x4c
+            | 0x10..=0x4d
             | 0x50..=0x81
             | 0x106 | 0x107 | 0x10f
             | 0x110 | 0x111 | 0x113 | 0x115 | 0x116 | 0x118..=0x120

@@ -1,0 +1,130 @@
+//! Where execution can go, and the stack pointer there, without the flags.
+
+use super::super::transfer::{Test, Transfer, transfer};
+use super::super::word::{SP, Word};
+use super::super::{decode, regs};
+use super::state::State;
+use super::{condition, next, registers, run};
+use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, RegisterId, Successors};
+
+const INSN: u64 = 4;
+
+/// One place, or two that the flags would decide between: first the one where the condition holds.
+#[derive(Clone, Copy)]
+struct Ways {
+    first: GuestAddr,
+    second: Option<GuestAddr>,
+}
+
+impl Ways {
+    const fn one(first: GuestAddr) -> Self {
+        Self { first, second: None }
+    }
+
+    fn two(first: GuestAddr, second: GuestAddr) -> Self {
+        Self { first, second: Some(second).filter(|second| *second != first) }
+    }
+
+    fn only(self, state: &State<'_>) -> Result<GuestAddr, ExecuteError> {
+        if self.second.is_none() { Ok(self.first) } else { Err(state.not_supported()) }
+    }
+}
+
+pub(super) fn evaluate(
+    slot: &InsnSlot,
+    addr: GuestAddr,
+    machine: &mut dyn Machine,
+) -> Result<Successors, ExecuteError> {
+    let word = decode::instruction(addr, slot.bytes())?;
+    let mut state = State::for_successors(addr, machine);
+    if slot.insn.flow == Flow::Trap {
+        return Err(state.not_supported());
+    }
+    let Ways { first, second } = ways(word, &mut state)?;
+    let sp = stack_pointer(word, &mut state)?;
+    Ok(Successors { first, second, sp })
+}
+
+fn is_flags(test: Test) -> bool {
+    matches!(test, Test::Integer { .. } | Test::Float { .. })
+}
+
+fn ways(word: Word, state: &mut State<'_>) -> Result<Ways, ExecuteError> {
+    let addr = state.addr();
+    match transfer(word, addr) {
+        // Its delay slot, or behind that.
+        Some(Transfer::Branch { test, annul: true, .. }) if is_flags(test) => {
+            let npc = npc_ways(state)?.only(state)?;
+            Ok(Ways::two(npc, npc.wrapping_add(INSN)))
+        }
+        Some(Transfer::CompareBranch { cond, wide, target }) => {
+            let npc = npc_ways(state)?.only(state)?;
+            Ok(Ways::one(if next::compares(word, cond, wide, state)? { target } else { npc }))
+        }
+        Some(Transfer::Branch { test, annul: true, .. }) if test != Test::Always => {
+            let npc = npc_ways(state)?.only(state)?;
+            let goes = condition::holds(test, state)?;
+            Ok(Ways::one(if goes { npc } else { npc.wrapping_add(INSN) }))
+        }
+        Some(Transfer::Branch { test: Test::Always, annul: true, target }) => Ok(Ways::one(target)),
+        _ => npc_ways(state),
+    }
+}
+
+fn npc_ways(state: &mut State<'_>) -> Result<Ways, ExecuteError> {
+    if let Some((word, addr)) = state.previous()?
+        && let Some(Transfer::Branch { test, annul: false, target }) = transfer(word, addr)
+        && is_flags(test)
+    {
+        return Ok(Ways::two(target, state.addr().wrapping_add(INSN)));
+    }
+    next::npc(state).map(Ways::one)
+}
+
+/// The stack pointer that the instruction leaves.
+fn stack_pointer(word: Word, state: &mut State<'_>) -> Result<u64, ExecuteError> {
+    let is_sum = word.rd() == SP;
+    match (word.op(), word.op3()) {
+        // `save`: what another register of the new window gets does not tell what its stack pointer is.
+        (2, 0x3c) if is_sum => state.sum(word),
+        (2, 0x3c) => Err(state.not_supported()),
+        (2, 0x3d) if is_sum => state.sum(word),
+        // `restore`, `return`
+        (2, 0x3d | 0x39) => state.whole(regs::FP),
+        // wrpr %cwp
+        (2, 0x32) if word.rd() == 9 => Err(state.not_supported()),
+        _ if registers::writes_stack_pointer(word) => {
+            run(word, state)?;
+            state.whole(regs::SP)
+        }
+        _ => state.whole(regs::SP),
+    }
+}
+
+/// Nothing about successors but the errors `Fault` and `Register` hangs on values, outside of delay slots: an
+/// evaluation with any shows it.
+pub(super) fn are_known(slot: &InsnSlot, addr: GuestAddr) -> bool {
+    evaluate(slot, addr, &mut Blank).is_ok()
+}
+
+/// Zeroes wherever one looks; not alone, as a guest is not.
+struct Blank;
+
+impl Machine for Blank {
+    fn register(&mut self, _: RegisterId) -> Option<u64> {
+        Some(0)
+    }
+
+    fn set_register(&mut self, _: RegisterId, _: u64) -> bool {
+        false
+    }
+
+    fn read(&mut self, _: GuestAddr, bytes: &mut [u8]) -> bool {
+        bytes.fill(0);
+        true
+    }
+
+    fn write(&mut self, _: GuestAddr, _: &[u8]) -> bool {
+        false
+    }
+}
