@@ -19,8 +19,7 @@ pub enum GuestArch {
 
 impl GuestArch {
     /// All of them, the one with the most kernels first.
-    pub const ALL: [Self; 6] =
-        [Self::X86_64, Self::I386, Self::Ppc64le, Self::Ppc64, Self::Ppc32, Self::Sparc64];
+    pub const ALL: [Self; 6] = [Self::X86_64, Self::I386, Self::Ppc64le, Self::Ppc64, Self::Ppc32, Self::Sparc64];
 
     /// The name of folders.
     #[must_use]
