@@ -4,6 +4,8 @@
 //! them (`kernel/kallsyms.c`, `get_symbol_pos`); a size is the distance to the next higher address, as the kernel
 //! prints it in `sym+0xoff/0xsize`.
 
+mod lookup;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -11,6 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use qkprobe_arch::GuestAddr;
 
 use crate::error::ErrorKind;
+pub use lookup::Lookup;
 
 /// No kernel has a tenth of either.
 const MAX_NAME_BYTES_TOTAL: usize = 128 << 20;
@@ -37,17 +40,6 @@ pub struct Symbol<'a> {
     pub text: bool,
     /// The module, `None` for the kernel itself.
     pub module: Option<&'a str>,
-}
-
-/// What a name means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lookup<'a> {
-    /// No such name.
-    None,
-    /// One address.
-    One(Symbol<'a>),
-    /// Several addresses, ascending; also when some of them are data.
-    Many(Vec<Symbol<'a>>),
 }
 
 /// What a look-up needs of a symbol, in one cache line.
@@ -196,42 +188,6 @@ impl SymbolTable {
     /// All symbols, by ascending address.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> + '_ {
         (0..self.len()).filter_map(|index| self.symbol(index))
-    }
-
-    /// What `name` means. Without a module the kernel's own symbols win, and modules are searched only when it has
-    /// none of that name, as `kallsyms_lookup_name` does. Rows of equal name and address count once.
-    #[must_use]
-    pub fn lookup(&self, module: Option<&str>, name: &str) -> Lookup<'_> {
-        let wanted = |core: bool| {
-            self.rows_named(name).filter(move |(_, entry)| match module {
-                Some(module) => self.module(*entry) == Some(module),
-                None => (entry.module == NO_MODULE) == core,
-            })
-        };
-        match self.gather(wanted(true)) {
-            Lookup::None if module.is_none() => self.gather(wanted(false)),
-            found => found,
-        }
-    }
-
-    fn gather<'a>(&'a self, rows: impl Iterator<Item = (usize, Entry)>) -> Lookup<'a> {
-        let mut found = Lookup::None;
-        for (index, _) in rows {
-            let Some(symbol) = self.symbol(index) else { continue };
-            let same = |other: &Symbol<'_>| other.addr == symbol.addr && other.module == symbol.module;
-            found = match found {
-                Lookup::None => Lookup::One(symbol),
-                Lookup::One(first) if same(&first) => found,
-                Lookup::One(first) => Lookup::Many(vec![first, symbol]),
-                Lookup::Many(mut all) => {
-                    if !all.last().is_some_and(same) {
-                        all.push(symbol);
-                    }
-                    Lookup::Many(all)
-                }
-            };
-        }
-        found
     }
 
     /// The symbol that covers `addr`, and how far in `addr` lies. Among aliases the first, as the kernel names it.
@@ -434,6 +390,44 @@ mod tests {
             Lookup::One(symbol) => vec![symbol.addr.0],
             Lookup::Many(symbols) => symbols.iter().map(|symbol| symbol.addr.0).collect(),
         }
+    }
+
+    #[test]
+    fn a_name_of_a_function_descriptor_means_the_code() {
+        let table = table(&[
+            (0x1000, 'T', "_stext", None),
+            (0x1100, 'T', ".vfs_read", None),
+            (0x1200, 't', ".init_once", None),
+            (0x1300, 't', ".init_once", None),
+            (0x1400, 't', ".only_code", None),
+            (0x1500, 'T', "_switch", None),
+            (0x2000, 'T', "_etext", None),
+            (0x3000, 'D', "vfs_read", None),
+            (0x3018, 'd', "init_once", None),
+            (0x3030, 'd', "init_once", None),
+            (0x4000, 'D', "jiffies", None),
+            (0x9000, 't', ".ext4_read", Some("ext4")),
+            (0x9800, 'd', "ext4_read", Some("ext4")),
+            (0xa000, 't', ".jiffies", Some("odd")),
+        ]);
+        for (name, expected) in [
+            ("vfs_read", &[0x1100][..]),
+            (".vfs_read", &[0x1100]),
+            ("init_once", &[0x1200, 0x1300]),
+            // Without CONFIG_KALLSYMS_ALL the descriptors, which are data, have no names.
+            ("only_code", &[0x1400]),
+            // Assembler code without a descriptor.
+            ("_switch", &[0x1500]),
+            ("ext4_read", &[0x9000]),
+            // Another module's code is not this variable's.
+            ("jiffies", &[0x4000]),
+            ("..vfs_read", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(addrs(&table.lookup(None, name)), expected, "{name}");
+        }
+        assert_eq!(addrs(&table.lookup(Some("ext4"), "ext4_read")), [0x9000]);
+        assert_eq!(table.lookup(Some("ext4"), "vfs_read"), Lookup::None);
     }
 
     #[test]

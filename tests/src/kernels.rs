@@ -82,7 +82,8 @@ impl GuestArch {
     }
 
     /// The device that `console=` names for the first `-serial`.
-    pub(crate) const fn console(self) -> &'static str {
+    #[must_use]
+    pub const fn console(self) -> &'static str {
         match self {
             Self::Ppc64le | Self::Ppc64 => "hvc0",
             Self::X86_64 | Self::I386 | Self::Ppc32 | Self::Sparc64 => "ttyS0",

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use qkprobe_tests::{Boot, BootError, GuestKernel, Qemu, Signal};
+use qkprobe_tests::{Boot, BootError, Gate, GuestArch, GuestKernel, Qemu, Signal, gate};
 
 #[test]
 fn script_is_done_line_by_line() {
@@ -80,11 +80,104 @@ fn failures_are_reported_and_the_script_goes_on() {
 
 #[test]
 fn every_kernel_boots() {
-    for kernel in GuestKernel::ALL {
-        let boot = Boot::new(Qemu::V11_1, kernel).append("quiet").script(["uname"]).run_ok();
-        let release = boot.qk("uname").get("release").unwrap();
-        let version = kernel.name().split('-').nth(1).unwrap();
-        assert!(release.starts_with(&format!("{version}.")), "{release} in {}", kernel.name());
+    for qemu in Qemu::selected() {
+        for kernel in GuestKernel::ALL {
+            let boot = Boot::new(qemu, kernel).append("quiet").script(["uname"]).run_ok();
+            let release = boot.qk("uname").get("release").unwrap();
+            let version = kernel.name().split('-').nth(1).unwrap();
+            assert!(release.starts_with(&format!("{version}.")), "{release} in {}", kernel.name());
+            assert_eq!(boot.qk("uname").get("cpus"), Some("1"), "{}", kernel.name());
+        }
+    }
+}
+
+/// What `uname` says of each machine, and a place where no process may have code.
+const MACHINES: [(GuestArch, &str, &str); 6] = [
+    (GuestArch::X86_64, "x86_64", "0xffffffff81000000"),
+    (GuestArch::I386, "i686", "0xc1000000"),
+    (GuestArch::Ppc64le, "ppc64le", "0xc000000000000000"),
+    (GuestArch::Ppc64, "ppc64", "0xc000000000000000"),
+    (GuestArch::Ppc32, "ppc", "0xc0000000"),
+    (GuestArch::Sparc64, "sparc64", "0xfffff80000000000"),
+];
+
+#[test]
+fn every_guest_does_the_same_script() {
+    let (done, linux_banner) = (["openclose", "time"], "d5941ae07614e4eb");
+    for qemu in Qemu::selected() {
+        for (arch, machine, kernels) in MACHINES {
+            let cpus = arch.max_cpus().min(2);
+            let boot = Boot::new(qemu, GuestKernel::of(arch))
+                .smp(cpus)
+                .append("nokaslr")
+                .second_serial()
+                .script([
+                    "uname",
+                    "getppid 1000",
+                    "openclose 10 /init",
+                    "openclose 5 /etc/none",
+                    "openmany 3 /etc/none",
+                    "openhex across 2f696e6974",
+                    "openhex cut 2f696e6974",
+                    "threads 2 getppid 500",
+                    "procs 3 openclose 2 /init",
+                    "fork 3",
+                    "exec 2",
+                    "pipe 5",
+                    "migrate 4",
+                    "epoll 3 4",
+                    "recurse 0 2",
+                    "recurse 7 2",
+                    "recurse 100 50",
+                    "recurse 5000 2",
+                    &format!("expect-fail usercode {kernels} 1"),
+                    "usercode 0x20000f0 7",
+                    "time 3 fresh",
+                    "time 3 unmapped",
+                    "memtouch 1 2",
+                    "busy 5",
+                    "tasks",
+                    "readtext linux_banner 16",
+                    "cat /sys/class/tty/console/active",
+                    "write /proc/sys/kernel/kptr_restrict 0",
+                    "kallsyms /dev/ttyS1",
+                    "cat /sys/kernel/tracing/current_tracer",
+                ])
+                .timeout(Duration::from_secs(300))
+                .run_ok();
+            let what = format!("{qemu}, {machine}");
+            assert_eq!(boot.qk("uname").get("machine"), Some(machine), "{what}");
+            assert_eq!(boot.qk("uname").get("cpus"), Some(cpus.to_string().as_str()), "{what}");
+            let [opens, times] = done.map(|command| {
+                boot.qk_all(command)
+                    .map(|line| line.get("ok").and_then(|ok| ok.parse::<u32>().ok()).unwrap())
+                    .collect::<Vec<_>>()
+            });
+            assert_eq!((opens, times), (vec![10, 0, 2, 2, 2], vec![3, 0]), "{what}");
+            let errors: Vec<_> = boot.qk_all("openhex").map(|line| line.get("errno").unwrap()).collect();
+            assert_eq!(errors, ["0", "EFAULT"], "{what}");
+            assert_eq!(boot.qk("migrate").number("moved") > 0.0, cpus > 1, "{what}");
+            assert_eq!(boot.qk("readtext").get("fnv1a"), Some(linux_banner), "{what}");
+            assert!(boot.file("/sys/class/tty/console/active").starts_with(arch.console()), "{what}");
+            assert!(boot.second_serial.lines().any(|line| line.ends_with(" linux_banner")), "{what}");
+            assert_eq!(boot.file("/sys/kernel/tracing/current_tracer"), "nop\n", "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_guest_stops_at_its_gates() {
+    for qemu in Qemu::selected() {
+        for (arch, machine, _) in MACHINES {
+            let script = [gate("one"), "say first".into(), gate("two"), "say second".into()];
+            let running =
+                Boot::new(qemu, GuestKernel::of(arch)).append("quiet").gates().script(script).spawn().unwrap();
+            let mut gates = Gate::of(&running);
+            gates.open(&running, "one", "ok say first");
+            assert!(!running.console().contains("ok say second"), "{qemu}, {machine}");
+            gates.open(&running, "two", "ok say second");
+            running.finish().unwrap().assert_ok();
+        }
     }
 }
 
@@ -96,9 +189,14 @@ fn oldest_qemu_boots() {
 
 #[test]
 fn panic_ends_qemu() {
-    let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).append("quiet").script(["panic"]).run();
-    assert!(boot.console.contains("Kernel panic - not syncing: sysrq triggered crash"), "{}", boot.console);
-    assert!(!boot.reached_end());
+    for qemu in Qemu::selected() {
+        for (arch, machine, _) in MACHINES {
+            let boot = Boot::new(qemu, GuestKernel::of(arch)).append("quiet").script(["panic"]).run();
+            let what = format!("{qemu}, {machine}: {}", boot.console);
+            assert!(boot.console.contains("Kernel panic - not syncing: sysrq triggered crash"), "{what}");
+            assert!(!boot.reached_end(), "{what}");
+        }
+    }
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use qkprobe_tests::Cache;
+use qkprobe_tests::{Cache, GuestArch};
 
 use crate::process::{interactive, output};
-use crate::setup;
+use crate::setup::{self, Background};
 
 /// The licence checker that `ci` uses, pinned so that a run means the same next year.
 const CARGO_DENY: &str = "0.20.2";
@@ -34,11 +34,16 @@ pub(crate) struct BenchOptions {
     arguments: Vec<String>,
 }
 
-/// Runs unit tests, then tests that boot.
+/// Runs unit tests, then tests that boot. What these need is fetched and built meanwhile.
 ///
 /// # Errors
 /// The first part that failed.
 pub(crate) fn test(options: &TestOptions) -> Result<(), String> {
+    let setup = if options.unit { None } else { Some(Background::start(setup::Options::default())?) };
+    test_with(options, setup)
+}
+
+fn test_with(options: &TestOptions, setup: Option<Background>) -> Result<(), String> {
     let filter = options.filter.as_slice();
     let mut unit = cargo(&["test", "--workspace", "--exclude", "qkprobe-tests", "--all-targets", "--no-fail-fast"]);
     // Doc tests are a command of their own as soon as targets are named.
@@ -50,16 +55,12 @@ pub(crate) fn test(options: &TestOptions) -> Result<(), String> {
     }
     // One filter is all that cargo takes.
     model.arg(options.filter.as_deref().unwrap_or("registry::model"));
-    if !options.unit {
-        setup::run(setup::Options::default())?;
-        build_plugin()?;
-    }
     step("unit tests", &mut unit)?;
     step("doc tests", &mut docs)?;
     step("model checks", &mut model)?;
-    if options.unit {
-        return Ok(());
-    }
+    let Some(setup) = setup else { return Ok(()) };
+    build_plugin()?;
+    setup.wait()?;
     let mut boots = cargo(&["test", "--package", "qkprobe-tests", "--all-targets", "--no-fail-fast"]);
     boots.args(filter).args(["--", "--test-threads=2"]);
     if let Some(version) = &options.qemu {
@@ -73,7 +74,7 @@ pub(crate) fn test(options: &TestOptions) -> Result<(), String> {
 /// # Errors
 /// It does not build, or failed.
 pub(crate) fn bench(options: &BenchOptions) -> Result<(), String> {
-    setup::run(setup::Options::default())?;
+    setup::run(&setup::Options::only(GuestArch::X86_64))?;
     build_plugin()?;
     let mut bench = cargo(&["run", "--package", "qkprobe-bench", "--release", "--"]);
     step("benchmarks", bench.args(&options.arguments))
@@ -85,6 +86,7 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<(), String> {
 /// The first part that failed.
 pub(crate) fn ci() -> Result<(), String> {
     let start = Instant::now();
+    let setup = Background::start(setup::Options::default())?;
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     step("clippy", &mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     // Licences matter for what is loaded into QEMU; deny.toml says which go with it.
@@ -92,7 +94,7 @@ pub(crate) fn ci() -> Result<(), String> {
     let mut deny = Command::new(cargo_deny()?);
     deny.arg("--manifest-path").arg(plugin).args(["--exclude-dev", "check", "licenses"]);
     step("licences", deny.current_dir(workspace()))?;
-    test(&TestOptions::default())?;
+    test_with(&TestOptions::default(), Some(setup))?;
     eprintln!("==> ci: everything passed in {} s", start.elapsed().as_secs());
     Ok(())
 }

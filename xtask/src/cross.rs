@@ -29,7 +29,7 @@ exec "$root/usr/bin/${0##*/}" "$@"
 
 /// What the tools' folder is for.
 const TOOLS: [&str; 6] = ["bc", "bison", "flex", "m4", "make", "xz"];
-const TOOLS_PACKAGES: [&str; 6] = ["bc", "bison", "flex", "m4", "make", "xz-utils"];
+pub(crate) const TOOLS_PACKAGES: [&str; 6] = ["bc", "bison", "flex", "m4", "make", "xz-utils"];
 
 /// Packages that an empty machine would need, and every host has.
 const OF_THE_HOST: [&str; 6] = ["libc6_", "libc-bin_", "libcrypt1_", "perl-base_", "dpkg_", "tar_"];

@@ -16,6 +16,8 @@ use crate::progress::Progress;
 
 /// Every suite that some recipe takes a package from.
 const SUITES: [&str; 4] = ["bookworm", "bookworm-backports", "trixie", "trixie-backports"];
+/// Other machines' kernels come from here, and nothing else does.
+const FOREIGN: (&str, [&str; 2]) = ("bookworm", ["i386", "ppc64el"]);
 /// Debian's own keys; apt refuses an index that none of them signed.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// A mirror in the middle of an update serves indexes that do not fit together, for seconds to minutes.
@@ -212,7 +214,7 @@ Acquire::IndexTargets::deb::Packages {{
   Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Packages";
 }};
 APT::Architecture "amd64";
-APT::Architectures {{ "amd64"; }};
+APT::Architectures {{ "amd64"; "i386"; "ppc64el"; }};
 APT::Default-Release "";
 // Our folders are below a home folder, which the user _apt cannot enter.
 APT::Sandbox::User "root";
@@ -328,7 +330,15 @@ fn mirrors_in(plan: &str, codename: &str) -> Vec<String> {
 }
 
 fn sources(mirror: &str) -> String {
-    format!("Types: deb\nURIs: {mirror}\nSuites: {}\nComponents: main\nSigned-By: {KEYRING}\n", SUITES.join(" "))
+    let (suite, foreign) = FOREIGN;
+    [(SUITES.join(" "), "amd64".to_owned()), (suite.to_owned(), foreign.join(" "))]
+        .map(|(suites, architectures)| {
+            format!(
+                "Types: deb\nURIs: {mirror}\nSuites: {suites}\nComponents: main\nArchitectures: {architectures}\n\
+                 Signed-By: {KEYRING}\n"
+            )
+        })
+        .join("\n")
 }
 
 fn debs_in(folder: &Path) -> Result<Vec<PathBuf>, String> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use qkprobe_tests::GuestArch;
+use qkprobe_tests::{GuestArch, GuestKernel};
 
 use crate::cross;
 use crate::debian::{Apt, Choice, Part, unpack};
@@ -68,12 +68,13 @@ fn debian_arch(arch: GuestArch) -> &'static str {
 pub(crate) fn take(
     item: &str,
     arch: GuestArch,
-    (folder, file): (&Path, &str),
+    folder: &Path,
     tools: Tools<'_>,
     choice: Choice,
     meta: &str,
 ) -> Result<String, String> {
     let apt = tools.apt.ok_or("no package indexes")?;
+    let file = GuestKernel::of(arch).file();
     let of_arch = |package: &str| format!("{package}:{}", debian_arch(arch));
     let depends = apt.field(choice, &of_arch(meta), "Depends")?;
     let image = image_of(&depends).ok_or_else(|| format!("{meta} depends on no kernel image: {depends}"))?;
@@ -183,7 +184,10 @@ pub(crate) fn build(item: &str, arch: GuestArch, folder: &Path, tools: Tools<'_>
     let config = fs::read_to_string(out.join(".config")).map_err(io)?;
     let missing = missing(&wanted, &config);
     if !missing.is_empty() {
-        return Err(format!("guest-images/configs asks for what Linux {version} does not take: {}", missing.join(", ")));
+        return Err(format!(
+            "guest-images/configs asks for what Linux {version} does not take: {}",
+            missing.join(", ")
+        ));
     }
     tools.progress.build(item, &format!("building Linux {version}"), &log);
     make("vmlinux")?;
@@ -239,6 +243,9 @@ mod tests {
     fn dropped_lines_of_a_fragment() {
         let fragment = "# why\nCONFIG_A=y\nCONFIG_B=4\n# CONFIG_C is not set\nCONFIG_D=\"\"\n";
         assert_eq!(missing(fragment, "CONFIG_A=y\nCONFIG_B=4\nCONFIG_D=\"\"\n"), Vec::<&str>::new());
-        assert_eq!(missing(fragment, "# CONFIG_A is not set\nCONFIG_B=44\nCONFIG_D=\"\"\n"), ["CONFIG_A=y", "CONFIG_B=4"]);
+        assert_eq!(
+            missing(fragment, "# CONFIG_A is not set\nCONFIG_B=44\nCONFIG_D=\"\"\n"),
+            ["CONFIG_A=y", "CONFIG_B=4"]
+        );
     }
 }

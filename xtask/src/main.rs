@@ -1,18 +1,21 @@
 //! The project's chores: `cargo xtask setup`, `test`, `demo`, `bench`, `ci`.
 //!
 //! - `setup` fills the cache outside of the checkout with QEMU, guest kernels and the init program: [`setup`] decides
-//!   what is to be made, [`recipes`] says how, [`debian`] brings the packages, [`manifest`] remembers what is
-//!   complete.
+//!   what is to be made, [`recipes`] says how ([`kernels`] and [`cross`] those that are more than unpacking),
+//!   [`debian`] brings the packages, [`manifest`] remembers what is complete.
 //! - `test`, `bench` and `ci` run cargo in the right order: [`chores`].
 //! - `demo` boots a guest with probes: [`demo`].
 
 mod chores;
+mod cross;
 mod debian;
 mod demo;
 mod hash;
+mod kernels;
 mod manifest;
 mod process;
 mod progress;
+mod queue;
 mod recipes;
 mod setup;
 
@@ -29,10 +32,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Fetch what a boot needs into the cache: QEMU, guest kernels, the init program
+    /// Fetch or build what a boot needs into the cache: QEMU, guest kernels, the init program
     ///
     /// The cache is $XDG_CACHE_HOME/qkprobe (~/.cache/qkprobe). Nothing is installed, except a missing gcc, libc6-dev
-    /// or gdb if you are root. Removing the folder undoes it all.
+    /// or gdb if you are root. Removing the folder undoes it all. The kernels for ppc64, ppc32 and sparc64 are compiled
+    /// here, once: some minutes with all CPUs, and 1 GB of disk while it lasts.
     #[command(after_help = SETUP_EXAMPLES)]
     Setup(setup::Options),
     /// Set up, build the plugin, run all tests
@@ -61,6 +65,7 @@ Examples:
 const SETUP_EXAMPLES: &str = "\
 Examples:
   cargo xtask setup                 makes what is missing or outdated; under a second if nothing is
+  cargo xtask setup --arch x86_64   no other guests; --arch may be given again
   cargo xtask setup --verify        compares every file with its sha256 first
   cargo xtask setup --refresh       makes everything anew from the newest packages";
 
@@ -72,7 +77,7 @@ Examples:
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
-        Chore::Setup(options) => setup::run(options).map(drop),
+        Chore::Setup(options) => setup::run(&options).map(drop),
         Chore::Test(options) => chores::test(&options),
         Chore::Demo => demo::run(),
         Chore::Bench(options) => chores::bench(&options),

@@ -1,5 +1,5 @@
 //! What the user sees while something takes long: on a terminal one live line below the finished ones, elsewhere plain
-//! lines and a sign of life every 20 seconds.
+//! lines and a sign of life every 20 seconds. What goes on behind something else shows finished lines only.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -23,6 +23,7 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 struct State {
     terminal: bool,
+    background: bool,
     active: BTreeMap<String, Step>,
     last_output: Instant,
 }
@@ -31,15 +32,23 @@ struct State {
 struct Step {
     what: String,
     since: Instant,
+    measure: Option<Measure>,
+}
+
+/// How far a step has come.
+#[derive(Debug)]
+enum Measure {
     /// A folder that fills up, and the bytes it will hold at the end.
-    download: Option<(PathBuf, u64)>,
+    Bytes(PathBuf, u64),
+    /// A log that gets a line per file that was compiled.
+    Lines(PathBuf),
 }
 
 impl Progress {
-    /// Starts the thread that draws; it ends with the process.
-    pub(crate) fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let state = State { terminal, active: BTreeMap::new(), last_output: Instant::now() };
+    /// Starts the thread that draws; it ends with the process. In the `background` the terminal belongs to another.
+    pub(crate) fn new(background: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !background;
+        let state = State { terminal, background, active: BTreeMap::new(), last_output: Instant::now() };
         let progress = Self { state: Arc::new(Mutex::new(state)), start: Instant::now() };
         let drawer = progress.clone();
         thread::spawn(move || {
@@ -51,6 +60,13 @@ impl Progress {
         progress
     }
 
+    /// The other is done: from now on everything shows.
+    pub(crate) fn to_foreground(&self) {
+        let mut state = self.lock();
+        state.terminal = std::io::stderr().is_terminal();
+        state.background = false;
+    }
+
     /// Says what `item` does now.
     pub(crate) fn step(&self, item: &str, what: &str) {
         self.begin(item, what, None);
@@ -58,7 +74,12 @@ impl Progress {
 
     /// The same for a download of `bytes` into `folder`.
     pub(crate) fn download(&self, item: &str, what: &str, folder: &Path, bytes: u64) {
-        self.begin(item, &format!("{what}: {}", megabytes(bytes)), Some((folder.to_owned(), bytes)));
+        self.begin(item, &format!("{what}: {}", megabytes(bytes)), Some(Measure::Bytes(folder.to_owned(), bytes)));
+    }
+
+    /// The same for a build that writes `log`.
+    pub(crate) fn build(&self, item: &str, what: &str, log: &Path) {
+        self.begin(item, what, Some(Measure::Lines(log.to_owned())));
     }
 
     /// Prints a line that stays, and forgets what `item` was doing.
@@ -69,11 +90,11 @@ impl Progress {
         state.line(at, &format!("{item}: {what}"));
     }
 
-    fn begin(&self, item: &str, what: &str, download: Option<(PathBuf, u64)>) {
+    fn begin(&self, item: &str, what: &str, measure: Option<Measure>) {
         let mut state = self.lock();
-        let step = Step { what: what.to_owned(), since: Instant::now(), download };
+        let step = Step { what: what.to_owned(), since: Instant::now(), measure };
         state.active.insert(item.to_owned(), step);
-        if !state.terminal {
+        if !state.terminal && !state.background {
             let at = self.start.elapsed();
             state.line(at, &format!("{item}: {what} ..."));
         }
@@ -81,7 +102,7 @@ impl Progress {
 
     fn redraw(&self) {
         let mut state = self.lock();
-        if state.active.is_empty() {
+        if state.active.is_empty() || state.background {
             return;
         }
         let texts: Vec<String> =
@@ -113,10 +134,14 @@ impl State {
 
 impl Step {
     fn describe(&self) -> String {
-        let so_far = match &self.download {
-            Some((folder, bytes)) => {
+        let so_far = match &self.measure {
+            Some(Measure::Bytes(folder, bytes)) => {
                 let have = folder_size(folder).min(*bytes);
                 format!(" ({}%)", (100 * have).checked_div(*bytes).unwrap_or(100))
+            }
+            Some(Measure::Lines(log)) => {
+                let lines = std::fs::read(log).map_or(0, |log| log.iter().filter(|byte| **byte == b'\n').count());
+                format!(" ({lines} files)")
             }
             None => String::new(),
         };

@@ -1,5 +1,8 @@
 //! What the set-up makes: each [`Recipe`] fills one folder of the cache.
 //!
+//! Here are the list, the stamps, QEMU and the guests' programs; kernels are in [`kernels`], compilers for other machines
+//! in [`cross`].
+//!
 //! A QEMU is unpacked together with its libraries down to libc and started by its own dynamic loader, so that it runs
 //! on any Debian and beside any other QEMU. Modules and firmware must come from the same build, but Debian's QEMU
 //! looks in absolute paths, and gives up when it meets another build's modules there ("Only modules from the same
@@ -8,15 +11,17 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use qkprobe_tests::initramfs::Initramfs;
 use qkprobe_tests::{GuestArch, GuestKernel, Qemu};
 
 use crate::debian::{Apt, Choice, Part, unpack};
+use crate::kernels::Sources;
 use crate::process::output;
 use crate::progress::Progress;
+use crate::{cross, kernels};
 
 /// Goes into every stamp. Count up when the code below makes something else of the same recipe.
 const REVISION: u32 = 1;
@@ -50,7 +55,17 @@ const INIT_SOURCES: [(&str, &str); 6] = [
     ("machine.c", include_str!("../../guest-images/init/machine.c")),
     ("workers.c", include_str!("../../guest-images/init/workers.c")),
 ];
-const INIT_FLAGS: [&str; 6] = ["-std=gnu11", "-static", "-O2", "-Wall", "-Wextra", "-pthread"];
+const INIT_FLAGS: [&str; 8] = [
+    "-std=gnu11",
+    "-static",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-pthread",
+    // For guests of 32 bits: /proc/kcore is longer than 2 GB, and time goes on after 2038.
+    "-D_FILE_OFFSET_BITS=64",
+    "-D_TIME_BITS=64",
+];
 
 /// The guest without a kernel and how it is built.
 const BARE_SOURCES: [(&str, &str); 9] = [
@@ -81,6 +96,8 @@ const BARE_FLAGS: [&str; 9] = [
 pub(crate) struct Recipe {
     /// The folder, relative to the cache.
     pub(crate) folder: String,
+    /// The guests that need it; `None` for all.
+    pub(crate) arch: Option<GuestArch>,
     kind: Kind,
 }
 
@@ -97,6 +114,11 @@ enum Kind {
         /// The package that depends on the newest image.
         meta: &'static str,
     },
+    /// A kernel that no package has.
+    Build,
+    Compiler,
+    /// What a kernel's build takes besides a compiler.
+    BuildTools,
     Init,
     Bare,
 }
@@ -107,18 +129,43 @@ pub(crate) struct Tools<'a> {
     pub(crate) apt: Option<&'a Apt>,
     /// A folder for downloads, empty, this recipe's own.
     pub(crate) scratch: &'a Path,
+    pub(crate) sources: &'a Sources,
     pub(crate) progress: &'a Progress,
 }
 
-/// Everything, what others wait for first.
+/// Everything, what others wait for first, and what takes the CPUs for minutes last.
 pub(crate) fn all() -> Vec<Recipe> {
-    let mut recipes = vec![Recipe { folder: format!("init/{}", GuestArch::X86_64.name()), kind: Kind::Init }];
-    recipes.push(qemu(Qemu::V11_1));
-    recipes.extend(GuestKernel::ALL.map(kernel));
+    let mut recipes = vec![init(GuestArch::X86_64), qemu(Qemu::V11_1)];
+    let (built, fetched): (Vec<_>, Vec<_>) =
+        GuestKernel::ALL.into_iter().map(kernel).partition(|recipe| matches!(recipe.kind, Kind::Build));
+    recipes.extend(fetched);
     recipes.push(kernel(GuestKernel::X86_64Bare));
     recipes.push(qemu(Qemu::V10_0));
+    recipes.push(Recipe { folder: cross::TOOLS_FOLDER.to_owned(), arch: None, kind: Kind::BuildTools });
+    for arch in GuestArch::ALL {
+        if let Some(folder) = cross::folder(arch) {
+            recipes.push(Recipe { folder, arch: Some(arch), kind: Kind::Compiler });
+            recipes.push(init(arch));
+        }
+    }
     recipes.push(qemu(Qemu::V7_2));
+    recipes.extend(built);
     recipes
+}
+
+/// The recipes for these guests, in order: all if none is named.
+pub(crate) fn for_guests(arches: &[GuestArch]) -> Vec<Recipe> {
+    let mut recipes = all();
+    if !arches.is_empty() {
+        recipes.retain(|recipe| recipe.arch.is_none_or(|arch| arches.contains(&arch)));
+        let builds = recipes.iter().any(|recipe| matches!(recipe.kind, Kind::Build));
+        recipes.retain(|recipe| builds || !matches!(recipe.kind, Kind::BuildTools));
+    }
+    recipes
+}
+
+fn init(arch: GuestArch) -> Recipe {
+    Recipe { folder: format!("init/{}", arch.name()), arch: Some(arch), kind: Kind::Init }
 }
 
 fn qemu(qemu: Qemu) -> Recipe {
@@ -131,20 +178,22 @@ fn qemu(qemu: Qemu) -> Recipe {
         Qemu::V11_1 => ("11.1.", &["trixie-backports", "trixie"], ALL),
     };
     let kind = Kind::Qemu { version, choice: Choice { suites, exceptions: LIBC }, packages };
-    Recipe { folder: format!("qemu/{}", qemu.version()), kind }
+    Recipe { folder: format!("qemu/{}", qemu.version()), arch: None, kind }
 }
 
 fn kernel(kernel: GuestKernel) -> Recipe {
-    let folder = format!("guests/{}", kernel.name());
-    let (meta, suites): (_, &[&str]) = match kernel {
-        GuestKernel::X86_64Cloud6_1 => ("linux-image-cloud-amd64", &["bookworm"]),
-        GuestKernel::X86_64Generic6_1 => ("linux-image-amd64", &["bookworm"]),
-        GuestKernel::X86_64Cloud6_12 => ("linux-image-cloud-amd64", &["trixie"]),
-        GuestKernel::X86_64Cloud7 => ("linux-image-cloud-amd64", &["trixie-backports"]),
-        GuestKernel::X86_64Bare => return Recipe { folder, kind: Kind::Bare },
+    let package = |meta, suites| Kind::Kernel { choice: Choice { suites, exceptions: &[] }, meta };
+    let kind = match kernel {
+        GuestKernel::X86_64Cloud6_1 => package("linux-image-cloud-amd64", &["bookworm"]),
+        GuestKernel::X86_64Generic6_1 => package("linux-image-amd64", &["bookworm"]),
+        GuestKernel::X86_64Cloud6_12 => package("linux-image-cloud-amd64", &["trixie"]),
+        GuestKernel::X86_64Cloud7 => package("linux-image-cloud-amd64", &["trixie-backports"]),
+        GuestKernel::I386Pae6_1 => package("linux-image-686-pae", &["bookworm"]),
+        GuestKernel::Ppc64le6_1 => package("linux-image-powerpc64le", &["bookworm"]),
+        GuestKernel::Ppc64Pseries6_1 | GuestKernel::Ppc32Pmac6_1 | GuestKernel::Sparc64Sun4u6_1 => Kind::Build,
+        GuestKernel::X86_64Bare => Kind::Bare,
     };
-    let kind = Kind::Kernel { choice: Choice { suites, exceptions: &[] }, meta };
-    Recipe { folder, kind }
+    Recipe { folder: format!("guests/{}", kernel.name()), arch: Some(kernel.arch()), kind }
 }
 
 impl Recipe {
@@ -155,13 +204,28 @@ impl Recipe {
             Kind::Bare => format!("{BARE_SOURCES:?} {BARE_FLAGS:?}"),
             Kind::Qemu { .. } => WRAPPER.to_owned(),
             Kind::Kernel { .. } => String::new(),
+            Kind::Build => format!("{} {:?}", kernels::COMMON_CONFIG, self.arch.map(kernels::config)),
+            Kind::Compiler => format!("{} {:?}", cross::WRAPPER, self.arch.map(cross::packages)),
+            Kind::BuildTools => format!("{} {:?}", cross::WRAPPER, cross::TOOLS_PACKAGES),
         };
-        crate::hash::hex(format!("{REVISION} {self:?} {text}").as_bytes())
+        // The folder says which architecture it is.
+        let recipe = format!("Recipe {{ folder: {:?}, kind: {:?} }}", self.folder, self.kind);
+        crate::hash::hex(format!("{REVISION} {recipe} {text}").as_bytes())
     }
 
     /// Whether it takes packages from Debian.
     pub(crate) fn needs_packages(&self) -> bool {
         !matches!(self.kind, Kind::Init | Kind::Bare)
+    }
+
+    /// The folders that must be complete before this one is made.
+    pub(crate) fn needs(&self) -> Vec<String> {
+        let compiler = self.arch.and_then(cross::folder);
+        match self.kind {
+            Kind::Init | Kind::Bare => compiler.into_iter().collect(),
+            Kind::Build => compiler.into_iter().chain([cross::TOOLS_FOLDER.to_owned()]).collect(),
+            Kind::Qemu { .. } | Kind::Kernel { .. } | Kind::Compiler | Kind::BuildTools => Vec::new(),
+        }
     }
 
     /// Fills `folder` and returns the version of what is in it now.
@@ -170,11 +234,15 @@ impl Recipe {
     /// A text for the user.
     pub(crate) fn make(&self, folder: &Path, tools: Tools<'_>) -> Result<String, String> {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let (item, arch) = (self.folder.as_str(), self.arch.unwrap_or(GuestArch::X86_64));
         match self.kind {
-            Kind::Init => self.make_init(folder, tools),
+            Kind::Init => self.make_init(arch, folder, tools),
             Kind::Bare => self.make_bare(folder, tools),
             Kind::Qemu { version, choice, packages } => self.make_qemu(folder, tools, version, choice, packages),
-            Kind::Kernel { choice, meta } => self.make_kernel(folder, tools, choice, meta),
+            Kind::Kernel { choice, meta } => kernels::take(item, arch, folder, tools, choice, meta),
+            Kind::Build => kernels::build(item, arch, folder, tools),
+            Kind::Compiler => cross::make_compiler(item, arch, folder, tools),
+            Kind::BuildTools => cross::make_tools(item, folder, tools),
         }
     }
 
@@ -213,32 +281,11 @@ impl Recipe {
         check_version(&folder.join("bin/qemu-system-x86_64"), wanted)
     }
 
-    fn make_kernel(&self, folder: &Path, tools: Tools<'_>, choice: Choice, meta: &str) -> Result<String, String> {
-        let apt = tools.apt.ok_or("no package indexes")?;
-        let depends = apt.field(choice, meta, "Depends")?;
-        let image = image_of(&depends).ok_or_else(|| format!("{meta} depends on no kernel image: {depends}"))?;
-        // Since 7.0 the image itself is in a package of its own.
-        let binary = image.replacen("linux-image-", "linux-binary-", 1);
-        let image = if apt.field(choice, &image, "Depends")?.contains(&binary) { binary } else { image };
-        let version = apt.field(choice, &image, "Version")?;
-        let package = format!("{image}={version}");
-        let deb = apt.download(choice, &package, tools.scratch, (tools.progress, self.folder.as_str()))?;
-        tools.progress.step(&self.folder, "unpacking");
-        let unpacked = tools.scratch.join("root");
-        // In /boot, or since 7.0 in /usr/lib/modules/VERSION.
-        unpack(&deb, &unpacked, Part::Only(&["*/vmlinuz*"]))?;
-        let found = find_file(&unpacked, "vmlinuz").ok_or_else(|| format!("{package} holds no vmlinuz"))?;
-        let io = |error: std::io::Error| format!("{}: {error}", folder.display());
-        fs::copy(found, folder.join("vmlinuz")).map_err(io)?;
-        fs::write(folder.join("version"), format!("{version}\n")).map_err(io)?;
-        Ok(version)
-    }
-
-    fn make_init(&self, folder: &Path, tools: Tools<'_>) -> Result<String, String> {
+    fn make_init(&self, arch: GuestArch, folder: &Path, tools: Tools<'_>) -> Result<String, String> {
         tools.progress.step(&self.folder, "compiling");
         let io = |error: std::io::Error| format!("{}: {error}", folder.display());
         let program = folder.join("init");
-        let mut compiler = Command::new("gcc");
+        let mut compiler = Command::new(format!("{}gcc", cross::prefix(arch)?));
         compiler.current_dir(tools.scratch).args(INIT_FLAGS).arg("-o").arg(&program);
         for (name, text) in INIT_SOURCES {
             fs::write(tools.scratch.join(name), text).map_err(io)?;
@@ -247,7 +294,8 @@ impl Recipe {
             }
         }
         output(&mut compiler).map_err(|error| {
-            format!("the guests' init program does not build (it needs the packages gcc and libc6-dev): {error}")
+            let [gcc, libc] = cross::packages(arch);
+            format!("the guests' init program does not build (it needs the packages {gcc} and {libc}): {error}")
         })?;
         // The kernel opens /dev/console for init before anything can be mounted.
         let archive = Initramfs::new()
@@ -274,17 +322,6 @@ impl Recipe {
             .map_err(|error| format!("the bare guest does not build (it needs the package gcc): {error}"))?;
         Ok(self.stamp()[..12].to_owned())
     }
-}
-
-/// The versioned image among a meta package's dependencies (`linux-image-6.1.0-50-cloud-amd64 (= 6.1.176-1)`).
-fn image_of(depends: &str) -> Option<String> {
-    depends
-        .split([',', '|'])
-        .filter_map(|dependency| dependency.split_whitespace().next())
-        .find(|name| {
-            name.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        })
-        .map(str::to_owned)
 }
 
 /// The libraries' own programs (`perl`, ...) are of no use here.
@@ -320,7 +357,7 @@ fn forget_module_path(program: &Path) -> std::io::Result<()> {
     fs::write(program, bytes)
 }
 
-fn executable(path: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn executable(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
         .map_err(|error| format!("{}: {error}", path.display()))
@@ -339,26 +376,40 @@ fn check_version(program: &Path, wanted: &str) -> Result<String, String> {
     ))
 }
 
-/// The first file below `folder` whose name begins so.
-fn find_file(folder: &Path, name: &str) -> Option<PathBuf> {
-    fs::read_dir(folder).ok()?.flatten().find_map(|entry| {
-        // Links (the merged /usr) are not followed.
-        if entry.file_type().ok()?.is_dir() {
-            return find_file(&entry.path(), name);
-        }
-        entry.file_name().to_string_lossy().starts_with(name).then(|| entry.path())
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::image_of;
+    use std::collections::HashSet;
+
+    use super::{GuestArch, all, for_guests};
 
     #[test]
-    fn image_among_dependencies() {
-        let with_helpers = "linux-base-cloud-amd64 (= 7.3.4-1), linux-image-7.3.4+deb13-cloud-amd64 (= 7.3.4-1)";
-        assert_eq!(image_of(with_helpers).as_deref(), Some("linux-image-7.3.4+deb13-cloud-amd64"));
-        assert_eq!(image_of("linux-image-6.1.0-50-amd64 (= 6.1.176-1)").as_deref(), Some("linux-image-6.1.0-50-amd64"));
-        assert_eq!(image_of("linux-image-cloud-amd64"), None);
+    fn what_is_needed_comes_before() {
+        for arches in [&[][..], &[GuestArch::X86_64], &[GuestArch::Ppc64le], &[GuestArch::Sparc64, GuestArch::I386]] {
+            let mut made = HashSet::new();
+            for recipe in for_guests(arches) {
+                for needed in recipe.needs() {
+                    assert!(made.contains(&needed), "{} needs {needed} ({arches:?})", recipe.folder);
+                }
+                assert!(made.insert(recipe.folder.clone()), "{} twice", recipe.folder);
+            }
+        }
+    }
+
+    #[test]
+    fn one_guest_needs_no_other_guests_folders() {
+        let folders = |arch| for_guests(&[arch]).into_iter().map(|recipe| recipe.folder).collect::<Vec<_>>();
+        let x86_64 = folders(GuestArch::X86_64);
+        assert!(x86_64.iter().all(|folder| !folder.starts_with("cross/")), "{x86_64:?}");
+        let sparc64 = folders(GuestArch::Sparc64);
+        for folder in ["cross/sparc64", "cross/tools", "init/sparc64", "guests/sparc64-6.1-sun4u", "qemu/10.0"] {
+            assert!(sparc64.iter().any(|have| have == folder), "{folder} of {sparc64:?}");
+        }
+        assert!(!sparc64.iter().any(|folder| folder.contains("x86_64") || folder.contains("ppc")), "{sparc64:?}");
+    }
+
+    #[test]
+    fn stamps_differ() {
+        let stamps: HashSet<String> = all().iter().map(super::Recipe::stamp).collect();
+        assert_eq!(stamps.len(), all().len());
     }
 }

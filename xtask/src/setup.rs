@@ -1,31 +1,35 @@
 //! `cargo xtask setup`: brings the cache to what the recipes say.
 //!
 //! In order: lock the cache, remove what an interrupted set-up left, compare manifest and files with the recipes, make
-//! what is missing or outdated (two at a time, each in a folder of its own that is renamed when it is complete), note
-//! each in the manifest at once.
+//! what is missing or outdated (two at a time, in the order of [`queue`], each in a folder of its own that is renamed
+//! when it is complete), note each in the manifest at once. [`Background`] does all that while something else goes on.
 
-use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use qkprobe_tests::Cache;
+use qkprobe_tests::{Cache, GuestArch};
 
 use crate::debian::{self, Apt};
+use crate::kernels::Sources;
 use crate::manifest::{Item, Manifest};
 use crate::process::{interactive, is_installed, output};
 use crate::progress::Progress;
+use crate::queue::Queue;
 use crate::recipes::{self, Recipe, Tools};
 
-/// Downloads wait for the network while others unpack.
+/// Downloads wait for the network while others unpack or compile.
 const WORKERS: usize = 2;
 
 /// What the user asked for.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Options {
+    /// Only what this guest needs: x86_64, i386, ppc64le, ppc64, ppc32 or sparc64. Several may be given
+    #[arg(long, value_name = "GUEST", value_parser = guest)]
+    arch: Vec<GuestArch>,
     /// Compare the sha256 of every file, not just its size and time
     #[arg(long)]
     verify: bool,
@@ -34,11 +38,60 @@ pub(crate) struct Options {
     refresh: bool,
 }
 
+fn guest(text: &str) -> Result<GuestArch, String> {
+    GuestArch::from_name(text)
+        .ok_or_else(|| format!("the guests are {}", GuestArch::ALL.map(GuestArch::name).join(", ")))
+}
+
+impl Options {
+    /// Only what guests of this architecture need.
+    pub(crate) fn only(arch: GuestArch) -> Self {
+        Self { arch: vec![arch], ..Self::default() }
+    }
+}
+
 /// Makes what is missing.
 ///
 /// # Errors
 /// A text for the user, for everything that could not be made.
-pub(crate) fn run(options: Options) -> Result<Cache, String> {
+pub(crate) fn run(options: &Options) -> Result<Cache, String> {
+    set_up(options, &Progress::new(false))
+}
+
+/// A set-up behind something else.
+#[derive(Debug)]
+pub(crate) struct Background {
+    thread: JoinHandle<Result<Cache, String>>,
+    progress: Progress,
+}
+
+impl Background {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The host lacks what building takes.
+    pub(crate) fn start(options: Options) -> Result<Self, String> {
+        // It may talk to the user: before, not behind.
+        host_packages()?;
+        let progress = Progress::new(true);
+        let theirs = progress.clone();
+        Ok(Self { thread: thread::spawn(move || set_up(&options, &theirs)), progress })
+    }
+
+    /// Waits for its end, and shows what it does from now on.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub(crate) fn wait(self) -> Result<Cache, String> {
+        if !self.thread.is_finished() {
+            eprintln!("==> waiting for the set-up");
+        }
+        self.progress.to_foreground();
+        self.thread.join().unwrap_or_else(|_| Err("the set-up panicked".to_owned()))
+    }
+}
+
+fn set_up(options: &Options, progress: &Progress) -> Result<Cache, String> {
     let start = Instant::now();
     let cache = Cache::locate().map_err(|error| error.to_string())?;
     let root = cache.root();
@@ -46,7 +99,9 @@ pub(crate) fn run(options: Options) -> Result<Cache, String> {
     let _lock = lock(root)?;
     let staging = root.join("staging");
     let mut manifest = Manifest::load(&cache.manifest())?;
-    let pending: VecDeque<Recipe> = recipes::all()
+    let wanted = recipes::for_guests(&options.arch);
+    let items = wanted.len();
+    let pending: Vec<Recipe> = wanted
         .into_iter()
         .filter(|recipe| {
             let item = manifest.items.get(&recipe.folder).filter(|item| item.stamp == recipe.stamp());
@@ -54,35 +109,29 @@ pub(crate) fn run(options: Options) -> Result<Cache, String> {
         })
         .collect();
     if pending.is_empty() {
-        eprintln!(
-            "{} is complete ({} items, {:.1} s)",
-            root.display(),
-            manifest.items.len(),
-            start.elapsed().as_secs_f32()
-        );
+        eprintln!("{} is complete ({items} items, {:.1} s)", root.display(), start.elapsed().as_secs_f32());
         return Ok(cache);
     }
     // What no recipe names any more would never be removed.
     manifest.items.retain(|folder, _| recipes::all().iter().any(|recipe| recipe.folder == *folder));
     remove(&staging)?;
-    eprintln!("setting up {}: {} of {} items to make", root.display(), pending.len(), recipes::all().len());
+    eprintln!("setting up {}: {} of {items} items to make", root.display(), pending.len());
     host_packages()?;
-    let failures = make(pending, &cache, manifest, &staging);
+    let failures = make(pending, &cache, manifest, &staging, progress);
     remove(&staging)?;
     if failures.is_empty() {
         eprintln!("{} is complete ({:.1} s)", root.display(), start.elapsed().as_secs_f32());
         return Ok(cache);
     }
-    Err(failures.join("\n"))
+    Err(format!("{}\nwhat could be made is kept: `cargo xtask setup` goes on from there", failures.join("\n")))
 }
 
 /// Makes the recipes' folders and returns what failed.
-fn make(pending: VecDeque<Recipe>, cache: &Cache, manifest: Manifest, staging: &Path) -> Vec<String> {
-    let progress = Progress::new();
+fn make(pending: Vec<Recipe>, cache: &Cache, manifest: Manifest, staging: &Path, progress: &Progress) -> Vec<String> {
     let mut failures = Vec::new();
     let apt = pending.iter().any(Recipe::needs_packages).then(|| {
         debian::check_host()?;
-        Apt::open(&staging.join("apt"), &progress)
+        Apt::open(&staging.join("apt"), progress)
     });
     let (apt, pending) = match apt.transpose() {
         Ok(apt) => (apt, pending),
@@ -92,13 +141,16 @@ fn make(pending: VecDeque<Recipe>, cache: &Cache, manifest: Manifest, staging: &
             (None, pending.into_iter().filter(|recipe| !recipe.needs_packages()).collect())
         }
     };
-    let (pending, manifest, failures) = (Mutex::new(pending), Mutex::new(manifest), Mutex::new(failures));
-    let next = || pending.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let sources = Sources::new(staging.join("sources"));
+    let (queue, manifest, failures) = (Queue::new(pending), Mutex::new(manifest), Mutex::new(failures));
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                while let Some(recipe) = next() {
-                    if let Err(error) = make_one(&recipe, cache, &manifest, staging, apt.as_ref(), &progress) {
+                while let Some((recipe, possible)) = queue.next() {
+                    let work = Work { cache, manifest: &manifest, staging, apt: apt.as_ref(), sources: &sources };
+                    let made = possible.and_then(|()| make_one(&recipe, work, progress));
+                    queue.done(&recipe.folder, made.is_ok());
+                    if let Err(error) = made {
                         progress.done(&recipe.folder, "FAILED");
                         let error = format!("{}: {error}", recipe.folder);
                         failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
@@ -110,20 +162,24 @@ fn make(pending: VecDeque<Recipe>, cache: &Cache, manifest: Manifest, staging: &
     failures.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn make_one(
-    recipe: &Recipe,
-    cache: &Cache,
-    manifest: &Mutex<Manifest>,
-    staging: &Path,
-    apt: Option<&Apt>,
-    progress: &Progress,
-) -> Result<(), String> {
+/// What all the workers share.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    cache: &'a Cache,
+    manifest: &'a Mutex<Manifest>,
+    staging: &'a Path,
+    apt: Option<&'a Apt>,
+    sources: &'a Sources,
+}
+
+fn make_one(recipe: &Recipe, work: Work<'_>, progress: &Progress) -> Result<(), String> {
+    let Work { cache, manifest, staging, apt, sources } = work;
     let start = Instant::now();
     let name = recipe.folder.replace('/', "-");
     let scratch = staging.join(format!("{name}.scratch"));
     fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     let folder = staging.join(&name);
-    let version = recipe.make(&folder, Tools { apt, scratch: &scratch, progress })?;
+    let version = recipe.make(&folder, Tools { apt, scratch: &scratch, sources, progress })?;
     progress.step(&recipe.folder, "taking the sha256 of its files");
     let item = Item::describe(&folder, recipe.stamp(), version)?;
     let place = cache.root().join(&recipe.folder);
