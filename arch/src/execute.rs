@@ -108,21 +108,17 @@ pub trait Execute: Arch {
     /// An instruction that does nothing: what `replace = "nop"` puts into a slot.
     fn nop(&self) -> &'static [u8];
 
-    /// Does QEMU show the flags register at a hit as the guest would read it? If so, `reads_flags` is false of every instruction,
-    /// and `flags_dead_after` true everywhere: the flags are registers like the others, and survive what a plugin does.
+    /// Does QEMU show the flags register at a hit as the guest would read it, and keep it when a plugin sets the program
+    /// counter? Then the flags are registers like the others, and nothing need be left out because of `reads_flags` or of flags
+    /// that are not dead.
     fn flags_are_exact(&self) -> bool {
         false
     }
 
     /// Does the result depend on flags that earlier instructions computed (a conditional branch or move, an addition
-    /// with carry, an instruction that keeps a part of them)? If so, the machine's flags must be exact.
+    /// with carry, an instruction that keeps a part of them)? If so, the machine's flags must be exact. Where they always are,
+    /// false is as good an answer.
     fn reads_flags(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
-
-    /// Whether the machine's flags are exact at a hit, and are kept when a plugin sets the program counter: then nothing need
-    /// be left out because of `reads_flags` or of flags that are not dead. The ISA's QEMU target decides.
-    fn flags_are_exact(&self) -> bool {
-        false
-    }
 
     /// Where execution goes after the instruction. Exact for every control transfer that goes on, near or far, a return
     /// from an interrupt or to the user included; it reads the registers and the memory: call it before the instruction

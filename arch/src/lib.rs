@@ -127,6 +127,11 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
         None
     }
 
+    /// The register that holds the next program counter, on an ISA with delay slots.
+    fn npc_register(&self) -> Option<RegisterId> {
+        None
+    }
+
     /// Does the instruction behind this one execute before the transfer takes effect (a SPARC delay slot)? `Flow` then says
     /// where execution goes after both, and what comes right after this one is the instruction behind it. False as well for
     /// what skips its delay slot whenever it transfers, and for what never transfers.

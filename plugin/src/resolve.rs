@@ -37,7 +37,9 @@ impl ImageTarget<'_> {
         const MOST: usize = 512;
         let function = self.function(addr).map_or(0..0, |(symbol, _)| symbol.addr.0..symbol.addr.0 + symbol.size);
         let text = (1..=MOST).rev().find_map(|len| self.text_at(addr, len)).unwrap_or_default();
-        self.arch.as_execute().is_some_and(|execute| execute.flags_dead_after(text, addr, &function))
+        self.arch
+            .as_execute()
+            .is_some_and(|execute| execute.flags_are_exact() || execute.flags_dead_after(text, addr, &function))
     }
 
     /// Whether the image's text at an address is at hand: then the slot can be made at registration.

@@ -301,7 +301,7 @@ impl Plugin {
 
     /// When a hit is over: what is to be done before the vCPU goes on, and where it goes on.
     pub(crate) fn after_hit(&'static self, state: &QemuVcpu, place: Option<Place>, after: After) -> Option<u64> {
-        let Some(Halted { halt, output, addr }) = after.halt else { return after.jump.map(|addr| addr.0) };
+        let Some(Halted { halt, output, addr, may_leave }) = after.halt else { return after.jump.map(|addr| addr.0) };
         let held = HeldVcpu { vcpu: state.engine.index, output, addr };
         if let Halt::Quit(status) = halt {
             self.quit_machine(status);
@@ -311,7 +311,7 @@ impl Plugin {
             }
         }
         // Leaving the block here lets QEMU stop exactly at the instruction; its hit is over.
-        if let Some(place) = place.filter(|place| after.jump.is_none() && self.may_leave_at(*place)) {
+        if let Some(place) = place.filter(|place| may_leave && after.jump.is_none() && self.may_leave_at(*place)) {
             self.holds.begin(held);
             state.engine.will_resume_at(place, addr);
             return Some(addr.0);

@@ -129,6 +129,10 @@ impl Arch for Sparc64 {
         regs::alias_of(id)
     }
 
+    fn npc_register(&self) -> Option<RegisterId> {
+        Some(regs::NPC)
+    }
+
     fn has_delay_slot(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
         let word = decode::instruction(addr, slot.bytes()).ok();
         word.and_then(|word| transfer::transfer(word, addr)).is_some_and(transfer::has_delay_slot)

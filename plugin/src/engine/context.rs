@@ -1,6 +1,6 @@
 //! The guest at a hit, as programs, effects and the executor see it.
 
-use qkprobe_arch::{Arch, GuestAddr, Machine, RegisterId, RegisterSource};
+use qkprobe_arch::{Arch, GuestAddr, InsnSlot, Machine, RegisterId, RegisterSource};
 use qkprobe_lang::{Definition, HitContext, HitMachine, Space};
 
 use super::pending::Instance;
@@ -43,6 +43,8 @@ pub(crate) struct Context<'a, G> {
     pub(crate) call: Option<Call<'a>>,
     /// Nanoseconds, as records have them.
     pub(crate) time: u64,
+    /// Before the instruction, on an ISA with delay slots: its block holds the one before it.
+    pub(crate) follows: bool,
 }
 
 impl<G: GuestState> Context<'_, G> {
@@ -126,6 +128,16 @@ impl<G: GuestState> Machine for Context<'_, G> {
 
     fn read(&mut self, addr: GuestAddr, bytes: &mut [u8]) -> bool {
         self.guest.read(Space::Kernel, addr, bytes)
+    }
+
+    fn previous(&mut self) -> Option<InsnSlot> {
+        // ISAs with delay slots have instructions of 4 bytes.
+        let mut bytes = [0; 4];
+        let addr = self.ip.wrapping_add(4_u64.wrapping_neg());
+        if !self.follows || !self.guest.read(Space::Kernel, addr, &mut bytes) {
+            return None;
+        }
+        InsnSlot::prepare(self.arch, addr, &bytes).ok()
     }
 
     fn write(&mut self, addr: GuestAddr, bytes: &[u8]) -> bool {

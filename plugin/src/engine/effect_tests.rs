@@ -240,7 +240,10 @@ fn a_halt_is_told_with_its_probe() {
     let (_, quits) = bench.probe("p:a do_one do quit=3 nth=2");
     let (_, stops) = bench.probe("p:b do_two do stop");
     let (vcpu, state) = (bench.vcpu(0, 1 << 16), kernel());
-    let halt = |addr, halt, output| After { jump: None, halt: Some(Halted { halt, output, addr: GuestAddr(addr) }) };
+    let halt = |addr, halt, output| {
+        let addr = GuestAddr(addr);
+        After { jump: None, halt: Some(Halted { halt, output, addr, may_leave: true }) }
+    };
     assert_eq!(execute(&bench, &vcpu, DO_ONE, &state), After::default());
     assert_eq!(execute(&bench, &vcpu, DO_ONE, &state), halt(DO_ONE, Halt::Quit(3), quits));
     assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), halt(DO_TWO, Halt::Stop, stops));

@@ -100,6 +100,7 @@ impl<G: GuestState> Frame<'_, G> {
         }
         let jump = match &effects.flow {
             None => None,
+            Some(FlowChange::Skip | FlowChange::Replace(_)) if !self.may_leave() => None,
             Some(FlowChange::Skip) => self.own_slot().map(|slot| self.addr.wrapping_add(u64::from(slot.insn.len))),
             Some(FlowChange::Override(value)) => override_return(&mut context, *value),
             Some(FlowChange::Replace(_)) => changes.replacement.as_ref().and_then(|slot| self.execute(slot)),
@@ -109,7 +110,8 @@ impl<G: GuestState> Frame<'_, G> {
             if done { cell.effects() } else { cell.missed() }
         }
         if let Some(halt) = effects.halt {
-            self.after.halt = Some(Halted { halt, output: kprobe.output, addr: self.addr });
+            let may_leave = next_pc.is_none() && self.site.is_some() && self.may_leave();
+            self.after.halt = Some(Halted { halt, output: kprobe.output, addr: self.addr, may_leave });
         }
         if jump.is_some() {
             self.after.jump = jump;

@@ -340,13 +340,19 @@ impl Bench {
     /// Executes the instruction at a linked address once; its block goes on behind it.
     pub(crate) fn execute(&self, vcpu: &Vcpu, addr: u64, state: &FakeState, serving: Serving) -> After {
         let site = self.site(vcpu, addr).expect("armed");
-        hit(&self.env(), vcpu, &site, state, Planted { serving, lands: false, restarts: true })
+        hit(&self.env(), vcpu, &site, state, Planted { serving, lands: false, restarts: true, follows: false })
     }
 
     /// The same where the block ends behind it.
     pub(crate) fn execute_last(&self, vcpu: &Vcpu, addr: u64, state: &FakeState) -> After {
         let site = self.site(vcpu, addr).expect("armed");
-        hit(&self.env(), vcpu, &site, state, Planted { serving: Serving::Plain, lands: true, restarts: true })
+        hit(
+            &self.env(),
+            vcpu,
+            &site,
+            state,
+            Planted { serving: Serving::Plain, lands: true, restarts: true, follows: false },
+        )
     }
 
     /// The instruction at this address has run, and its block goes on.

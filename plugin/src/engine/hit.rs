@@ -68,6 +68,8 @@ pub(crate) struct Halted {
     pub(crate) output: u32,
     /// Where the vCPU is.
     pub(crate) addr: GuestAddr,
+    /// The program counter may be set without forgetting a transfer whose delay slot this is.
+    pub(crate) may_leave: bool,
 }
 
 /// How a callback of a site is served: fixed when the block is translated.
@@ -78,6 +80,8 @@ pub(crate) struct Planted {
     pub(crate) lands: bool,
     /// The instruction may fault and run again, and this QEMU tells of exceptions.
     pub(crate) restarts: bool,
+    /// On an ISA with delay slots: the block holds the instruction before it.
+    pub(crate) follows: bool,
 }
 
 /// A hit while it lasts.
@@ -90,6 +94,8 @@ pub(super) struct Frame<'a, G> {
     pub(super) site: Option<&'a Site<Kprobe>>,
     /// Where it runs.
     pub(super) addr: GuestAddr,
+    /// `Planted::follows`.
+    pub(super) follows: bool,
     pub(super) after: After,
 }
 
@@ -130,7 +136,7 @@ pub(super) fn within<'a, G: GuestState>(
     vcpu.ring.begin_hit();
     let guard = vcpu.reader.pin();
     vcpu.reader.set_in_handler(true);
-    let mut frame = Frame { env, vcpu, guest, guard: &guard, site, addr, after: After::default() };
+    let mut frame = Frame { env, vcpu, guest, guard: &guard, site, addr, follows: false, after: After::default() };
     body(&mut frame);
     let after = frame.after;
     vcpu.reader.set_in_handler(false);
@@ -153,10 +159,11 @@ pub(crate) fn hit<G: GuestState>(
         return After::default();
     }
     within(env, vcpu, guest, Some(site), addr, |frame| {
+        frame.follows = planted.follows;
         let privileged = frame.privileged(planted.serving);
         let restarted = site.restarts().load(std::sync::atomic::Ordering::Relaxed) != 0 && frame.is_restart(site);
         let probes = site.snapshot(frame.guard);
-        let (block, sp) = if planted.restarts { frame.may_leave() } else { (None, None) };
+        let (block, sp) = if planted.restarts { frame.marks() } else { (None, None) };
         vcpu.enter(site.place(), probes.first().map(|newest| newest.id()), block, sp);
         for probe in probes {
             let kprobe = &probe.payload;
@@ -265,16 +272,26 @@ impl<G: GuestState> Frame<'_, G> {
 
     #[inline]
     pub(super) fn context<'c>(&'c self, next_pc: Option<GuestAddr>, call: Option<Call<'c>>) -> Context<'c, G> {
-        let Self { env, guest, addr, .. } = self;
+        let Self { env, guest, addr, follows, .. } = self;
         let ip = next_pc.unwrap_or(*addr);
-        Context { guest, arch: env.arch, ip, slide: env.slide, next_pc, call, time: 0 }
+        Context { guest, arch: env.arch, ip, slide: env.slide, next_pc, call, time: 0, follows: *follows }
     }
 
     /// What an exception of the instruction will be known by: where QEMU says that the block is, and the stack pointer.
-    fn may_leave(&self) -> (Option<u64>, Option<u64>) {
+    fn marks(&self) -> (Option<u64>, Option<u64>) {
         let arch = self.env.arch;
         let block = arch.block_pc().map_or(Some(self.addr.0), |id| self.guest.register(id));
         (block, if arch.exception_keeps_sp() { None } else { self.sp() })
+    }
+
+    /// Whether execution goes on behind the instruction unless that itself transfers: QEMU forgets the transfer whose delay slot
+    /// it is when the program counter is set.
+    pub(super) fn may_leave(&self) -> bool {
+        let Some(execute) = self.env.arch.as_execute().filter(|arch| arch.npc_register().is_some()) else {
+            return true;
+        };
+        let npc = execute.npc(self.addr, &mut self.context(None, None));
+        matches!(npc, Ok(None)) || npc == Ok(Some(self.addr.wrapping_add(4)))
     }
 
     /// Where the instruction really runs: at which of its virtual addresses.

@@ -13,7 +13,7 @@ use crate::counters::Totals;
 
 /// Hits as translated code makes them where the block goes on.
 fn planted(serving: Serving) -> Planted {
-    Planted { serving, lands: false, restarts: true }
+    Planted { serving, lands: false, restarts: true, follows: false }
 }
 
 #[test]

@@ -202,6 +202,26 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
         }
     }
 
+    /// Whether what runs after the instruction is the one behind it, in this block.
+    fn goes_on(&self, slot: &InsnSlot, index: usize) -> bool {
+        let arch = self.at.arch;
+        if arch.npc_register().is_none() {
+            return slot.insn.flow == Flow::Next;
+        }
+        if arch.has_delay_slot(slot, self.block.vaddr(index)) {
+            // QEMU puts the delay slot into the block only where it is executed.
+            return true;
+        }
+        let is_in_slot = index.checked_sub(1).is_some_and(|before| {
+            let mut bytes = [0; qkprobe_arch::MAX_INSN_BYTES];
+            let len = self.block.bytes(before, &mut bytes).min(bytes.len());
+            let addr = self.block.vaddr(before);
+            let slot = InsnSlot::prepare(arch, addr, bytes.get(..len).unwrap_or_default());
+            slot.is_ok_and(|slot| arch.has_delay_slot(&slot, addr))
+        });
+        slot.insn.flow == Flow::Next && !is_in_slot
+    }
+
     /// An inline counter for the probes that only count, where that can be trusted; one callback for all others.
     fn plant(&mut self, site: &Site<Kprobe>, index: usize, serving: Serving) {
         let probes = site.snapshot(self.guard);
@@ -215,13 +235,15 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
         let others = || enabled().filter(|probe| !inline(probe));
         let Some(access) = others().map(|probe| probe.access).max() else { return };
         let after = self.at.verify || others().any(Kprobe::is_post);
-        let goes_on = index + 1 < self.count && site.slot(self.guard).is_some_and(|slot| slot.insn.flow == Flow::Next);
+        let goes_on = index + 1 < self.count && site.slot(self.guard).is_some_and(|slot| self.goes_on(slot, index));
         let lands = after && !goes_on;
         if lands || self.at.verify || others().any(Kprobe::is_pre) {
             let addr = self.block.vaddr(index);
+            // Whatever has no delay slots pays nothing.
+            let follows = index != 0 && self.at.arch.npc_register().is_some();
             let restarts =
                 self.at.exceptions && site.slot(self.guard).is_none_or(|slot| self.at.arch.may_restart(slot, addr));
-            self.block.plant_callback(index, site, Planted { serving, lands, restarts }, access);
+            self.block.plant_callback(index, site, Planted { serving, lands, restarts, follows }, access);
         }
         if after && goes_on {
             self.block.plant_post(index + 1, site, serving, access);

@@ -107,6 +107,10 @@ impl<G: GuestState> Machine for Scratch<'_, '_, G> {
         free.map(|entry| *entry = Some((id, value))).is_some()
     }
 
+    fn previous(&mut self) -> Option<InsnSlot> {
+        self.context.previous()
+    }
+
     fn read(&mut self, addr: GuestAddr, bytes: &mut [u8]) -> bool {
         if !self.context.guest.is_ram(addr) {
             self.device = true;
@@ -132,14 +136,17 @@ impl<G: GuestState> Machine for Scratch<'_, '_, G> {
     }
 }
 
-/// The general registers: what QEMU shows and an instruction of the executor's classes may write.
+/// The general registers: what QEMU shows and an instruction of the executor's classes may write. The flags where they
+/// are exact.
 fn compared(arch: &dyn Arch) -> impl Iterator<Item = (RegisterId, &'static Register)> {
+    let exact = arch.as_execute().is_some_and(Execute::flags_are_exact);
     let all = arch.registers().iter().enumerate();
     all.filter_map(|(index, register)| Some((RegisterId(u8::try_from(index).ok()?), register))).filter(
-        |(_, register)| {
+        move |(id, register)| {
             matches!(register.source, RegisterSource::Qemu { .. })
-                && register.role != Role::Flags
-                && register.bytes == 8
+                && arch.writable(*id)
+                && arch.alias_of(*id).is_none()
+                && (exact || register.role != Role::Flags)
         },
     )
 }
@@ -160,7 +167,7 @@ impl Verifier {
         *prediction = Prediction::none(frame.addr);
         if let Some((slot, execute)) = site.slot(frame.guard).zip(frame.env.arch.as_execute()) {
             prediction.next = frame.addr.wrapping_add(u64::from(slot.insn.len));
-            if !execute.reads_flags(slot, frame.addr) {
+            if execute.flags_are_exact() || !execute.reads_flags(slot, frame.addr) {
                 prediction.execute(frame, slot, execute);
             }
         }
@@ -225,7 +232,7 @@ impl Verifier {
         instance.token = 0;
         let Some((slot, execute)) = site.slot(frame.guard).zip(frame.env.arch.as_execute()) else { return 0 };
         let mut landing = Landed { from: frame.addr, ..Landed::default() };
-        if !execute.reads_flags(slot, frame.addr) {
+        if execute.flags_are_exact() || !execute.reads_flags(slot, frame.addr) {
             let mut prediction = Prediction::none(frame.addr);
             prediction.execute(frame, slot, execute);
             if prediction.executed {
@@ -282,7 +289,10 @@ impl Prediction {
             return;
         }
         let (written, store, load) = (scratch.written, scratch.store, scratch.load);
-        for (id, _) in compared(frame.env.arch) {
+        for (id, register) in compared(frame.env.arch) {
+            if register.role == Role::Flags && executed.undefined_flags != 0 {
+                continue;
+            }
             let new = written.iter().flatten().find(|(written, _)| *written == id).map(|(_, value)| *value);
             if let Some(entry) = self.registers.get_mut(usize::from(id.0)) {
                 *entry = new.or_else(|| frame.guest.register(id));

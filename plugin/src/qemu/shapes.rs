@@ -165,6 +165,7 @@ const COUNT_ALL: u8 = 1;
 const ASK_PRIVILEGE: u8 = 2;
 const LANDS: u8 = 4;
 const RESTARTS: u8 = 8;
+const FOLLOWS: u8 = 16;
 
 const fn planted(bits: u8) -> Planted {
     let serving = match bits & 3 {
@@ -172,17 +173,18 @@ const fn planted(bits: u8) -> Planted {
         ASK_PRIVILEGE => Serving::AskPrivilege,
         _ => Serving::Plain,
     };
-    Planted { serving, lands: bits & LANDS != 0, restarts: bits & RESTARTS != 0 }
+    Planted { serving, lands: bits & LANDS != 0, restarts: bits & RESTARTS != 0, follows: bits & FOLLOWS != 0 }
 }
 
 fn bits(planted: Planted) -> u8 {
-    let Planted { serving, lands, restarts } = planted;
+    let Planted { serving, lands, restarts, follows } = planted;
     let serving = match serving {
         Serving::Plain => 0,
         Serving::CountAll => COUNT_ALL,
         Serving::AskPrivilege => ASK_PRIVILEGE,
     };
-    serving | if lands { LANDS } else { 0 } | if restarts { RESTARTS } else { 0 }
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    serving | bit(lands, LANDS) | bit(restarts, RESTARTS) | bit(follows, FOLLOWS)
 }
 
 /// One callback for each way to plant it.
@@ -200,7 +202,12 @@ macro_rules! each_planted {
             10 => $callback::<E, 10>,
             12 => $callback::<E, 12>,
             13 => $callback::<E, 13>,
-            _ => $callback::<E, 14>,
+            14 => $callback::<E, 14>,
+            // All privilege is asked for where there are delay slots.
+            18 => $callback::<E, 18>,
+            22 => $callback::<E, 22>,
+            26 => $callback::<E, 26>,
+            _ => $callback::<E, 30>,
         }
     };
 }
