@@ -3,24 +3,28 @@
 //!
 //! ```text
 //! objdump -d -M intel64 --insn-width=16 -j .text vmlinux | cargo run --release -p qkprobe-arch --example coverage
+//! powerpc64le-linux-gnu-objdump -d -j .text vmlinux |
+//!     cargo run --release -p qkprobe-arch --example coverage -- --isa ppc64le
 //! ```
-//! Counts instructions of the text, not executions. What the machine's values decide (a fault, a division by zero) is no
-//! lack: the machine here maps everything, and holds ones, but for rDX, so that divisions fit.
+//! Counts instructions of the text, not executions. What the machine's values decide (a fault, a division by zero, a
+//! conditional trap) is no lack: the machine here maps everything, and holds ones (but for rDX of x86, so that
+//! divisions fit) or zeroes; one of them has to do.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 
 use qkprobe_arch::{Execute, ExecuteError, GuestAddr, InsnSlot, Machine, RegisterId};
 
-/// Ones, and one zero; takes everything.
+/// The same number everywhere, and one zero; takes everything.
 #[derive(Debug)]
-struct Ones {
-    zero: RegisterId,
+struct Same {
+    value: u64,
+    zero: Option<RegisterId>,
 }
 
-impl Machine for Ones {
+impl Machine for Same {
     fn register(&mut self, id: RegisterId) -> Option<u64> {
-        Some(u64::from(id != self.zero))
+        Some(if Some(id) == self.zero { 0 } else { self.value })
     }
 
     fn set_register(&mut self, _: RegisterId, _: u64) -> bool {
@@ -82,9 +86,10 @@ impl Missing {
 }
 
 fn main() -> io::Result<()> {
-    let arch = qkprobe_arch::by_name("x86_64").ok_or(io::ErrorKind::Unsupported)?;
+    let isa = std::env::args().skip_while(|argument| argument != "--isa").nth(1);
+    let arch = qkprobe_arch::by_name(isa.as_deref().unwrap_or("x86_64")).ok_or(io::ErrorKind::Unsupported)?;
     let execute: &dyn Execute = arch.as_execute().ok_or(io::ErrorKind::Unsupported)?;
-    let mut machine = Ones { zero: arch.register("dx").ok_or(io::ErrorKind::Unsupported)? };
+    let mut machines = [1, 0].map(|value| Same { value, zero: arch.register("dx") });
     let (mut total, mut executed, mut succeeded) = (0, Missing::default(), Missing::default());
     for line in io::stdin().lock().lines() {
         let Some((addr, bytes, mnemonic)) = parse(&line?) else { continue };
@@ -94,7 +99,9 @@ fn main() -> io::Result<()> {
             continue;
         }
         total += 1;
-        if let Err(ExecuteError::NotSupported { .. }) = execute.execute(&slot, addr, &mut machine) {
+        let is_lacking =
+            |machine| matches!(execute.execute(&slot, addr, machine), Err(ExecuteError::NotSupported { .. }));
+        if machines.iter_mut().all(|machine| is_lacking(machine)) {
             executed.add(&mnemonic);
         }
         if !execute.has_successor(&slot, addr) {

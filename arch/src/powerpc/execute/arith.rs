@@ -156,8 +156,8 @@ fn divide(extended: u32, left: u64, right: u64, state: &State<'_>) -> Result<Opt
         _ => return Ok(None),
     };
     let quotient = quotient.ok_or_else(|| state.not_supported())?;
-    // The dword forms fill the register, the word forms its low half.
-    let is_word = matches!(extended, 491 | 459 | 427 | 395);
+    // The dword forms fill the register, the word forms its low half; QEMU sign-extends that of divwe alone.
+    let is_word = matches!(extended, 491 | 459 | 395);
     Ok(Some(if is_word { quotient & 0xffff_ffff } else { quotient }))
 }
 
@@ -178,10 +178,8 @@ pub(super) fn remainder(word: Word, state: &mut State<'_>) -> Result<bool, Execu
     let value = match extended {
         777 => left.cast_signed().checked_rem(right.cast_signed()).map(i64::cast_unsigned),
         265 => left.checked_rem(right),
-        779 => (left as u32)
-            .cast_signed()
-            .checked_rem((right as u32).cast_signed())
-            .map(|value| u64::from(value.cast_unsigned())),
+        // QEMU sign-extends it.
+        779 => (left as u32 as i32).checked_rem(right as u32 as i32).map(|value| i64::from(value).cast_unsigned()),
         _ => (left as u32).checked_rem(right as u32).map(u64::from),
     };
     let value = value.ok_or_else(|| state.not_supported())?;

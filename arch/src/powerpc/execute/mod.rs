@@ -12,6 +12,8 @@
 mod arith;
 mod branch;
 mod condition;
+#[cfg(test)]
+mod fake;
 mod flags;
 mod logic;
 mod memory;
@@ -19,6 +21,8 @@ mod rotate;
 mod special;
 mod state;
 mod successors;
+#[cfg(test)]
+mod tests;
 
 use self::memory::Access;
 use self::state::State;

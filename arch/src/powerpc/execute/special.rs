@@ -30,20 +30,19 @@ pub(super) fn registers(word: Word, state: &mut State<'_>) -> Result<bool, Execu
         }
         // mfspr
         339 => {
-            let id = special(word, state).ok_or_else(|| state.not_supported())?;
+            let Some(id) = special(word, state) else { return Ok(false) };
             let value = if id == regs::XER { state.xer()? } else { state.get(id)? };
             state.set_general(word.t(), value)?;
         }
         // mtspr
         467 => {
-            let id = special(word, state).ok_or_else(|| state.not_supported())?;
+            // TAR the machine does not let be set.
+            let Some(id) = special(word, state).filter(|id| *id != regs::TAR) else { return Ok(false) };
             let value = state.general(word.t())?;
             let value = match id {
                 regs::XER if value & 0xffff_ffff & !XER != 0 => return Err(state.not_supported()),
                 regs::XER if state.has_isa_300()? => value,
                 regs::XER => value & !(OV32 | CA32),
-                // The machine does not let it be set.
-                regs::TAR => return Err(state.not_supported()),
                 _ => value,
             };
             state.set(id, value)?;

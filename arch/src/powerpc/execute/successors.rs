@@ -48,11 +48,26 @@ fn move_stack_pointer(instruction: Instruction, state: &mut State<'_>) -> Result
     if let Some(access) = Access::of(instruction) {
         return access.move_stack_pointer(SP, state);
     }
-    let word = instruction.word;
-    if word.t() != SP && word.a() != SP || is_trap(instruction) {
+    if !names_stack_pointer(instruction) || is_trap(instruction) {
         return Ok(());
     }
-    if compute(instruction, state)? || !may_write(instruction) { Ok(()) } else { Err(state.not_supported()) }
+    if compute(instruction, state)? || !may_write(instruction, state.is_64()) {
+        Ok(())
+    } else {
+        Err(state.not_supported())
+    }
+}
+
+/// Does a field that may be a destination say r1? What reads CR must be told exactly, since CR is withheld.
+fn names_stack_pointer(Instruction { prefix, word }: Instruction) -> bool {
+    match (prefix, word.opcode(), word.extended()) {
+        // addpcis; the others write CR.
+        (None, 19, extended) => extended & 31 == 2 && word.t() == SP,
+        // isel; mfcr; setb, setbc, setbcr, setnbc, setnbcr
+        (None, 31, extended) if extended & 31 == 15 => word.t() == SP,
+        (None, 31, 19 | 128 | 384 | 416 | 448 | 480) => word.t() == SP,
+        _ => word.t() == SP || word.a() == SP,
+    }
 }
 
 fn is_trap(Instruction { prefix, word }: Instruction) -> bool {
@@ -60,14 +75,14 @@ fn is_trap(Instruction { prefix, word }: Instruction) -> bool {
 }
 
 /// Of what is not evaluated: may it write the general register that it names as RT or RA?
-fn may_write(Instruction { prefix, word }: Instruction) -> bool {
+fn may_write(Instruction { prefix, word }: Instruction, is_64: bool) -> bool {
     if let Some(prefix) = prefix {
         // plq writes RT and the next one.
         return prefix.0 >> 24 & 3 == 0 && word.opcode() == 56;
     }
     match word.opcode() {
-        // SPE has many that do; VMX none.
-        4 => true,
+        // SPE, of 32-bit CPUs, has many that do; VMX none.
+        4 => !is_64,
         // lfsu, lfdu, stfsu, stfdu: RA; lq
         49 | 51 | 53 | 55 | 56 => true,
         31 => indexed_may_write(word),
