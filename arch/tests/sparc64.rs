@@ -9,13 +9,13 @@
 //!     -Wl,--section-start=.buffer=0x500000 harness.c cases.s -o harness
 //! qemu-sparc64-static harness > states.txt
 //! ```
-//! Here the programs run instruction by instruction, with PC and nPC as a plugin sees them: nPC is read only where a block begins,
-//! and behind that the instruction before is handed over.
+//! Here the programs run instruction by instruction: nPC is read where QEMU would begin a block (as a copy of a state has it), and behind that
+//! the instruction before is handed over.
 
 use std::fmt::Write;
 
 use qkprobe_arch::{
-    Arch, Execute, Executed, Flow, GuestAddr, InsnSlot, Machine, NextPc, RegisterId, Successors, by_name,
+    Arch, BlockPlace, Execute, Executed, Flow, GuestAddr, InsnSlot, Machine, NextPc, RegisterId, Successors, by_name,
 };
 
 const STATES: &str = include_str!("sparc64/states.txt");
@@ -59,9 +59,9 @@ struct Cpu {
     y: u64,
     ccr: u64,
     memory: [u8; 256],
-    /// What a plugin reads as nPC, and the instruction before in the block.
+    /// What is read as nPC, and whether that can be relied on.
     npc: u64,
-    previous: Option<InsnSlot>,
+    place: BlockPlace,
     ids: Ids,
 }
 
@@ -96,7 +96,7 @@ impl Cpu {
         registers[26] = registers[26] % 8 * 8;
         registers[27] = 0_u64.wrapping_sub(registers[27] % 8 * 8);
         registers[28] = SLOT + 0x20;
-        Self { registers, y, ccr, memory, npc: SLOT + 4, previous: None, ids }
+        Self { registers, y, ccr, memory, npc: SLOT + 4, place: BlockPlace::Exact, ids }
     }
 
     fn range(&self, GuestAddr(addr): GuestAddr, len: usize) -> Option<std::ops::Range<usize>> {
@@ -159,8 +159,8 @@ impl Machine for Cpu {
         true
     }
 
-    fn previous(&mut self) -> Option<InsnSlot> {
-        self.previous
+    fn place(&mut self) -> BlockPlace {
+        self.place
     }
 
     fn is_alone(&self) -> bool {
@@ -198,10 +198,10 @@ fn run(words: &[u32], cpu: &mut Cpu, execute: &dyn Execute, alone: bool) -> Resu
         // Whether the next instruction is in the same block.
         let goes_on = at.0 == pc + 4 && delayed == pc + 4 && target.is_none_or(|_| execute.has_delay_slot(&slot, addr));
         if goes_on && !alone && !annuls(word) {
-            (cpu.previous, cpu.npc) = (Some(slot), STALE);
+            (cpu.place, cpu.npc) = (BlockPlace::Behind(slot), STALE);
         } else {
             let npc = if at.0 == delayed { target.unwrap_or(at.0 + 4) } else { at.0 + 4 };
-            (cpu.previous, cpu.npc) = (None, npc);
+            (cpu.place, cpu.npc) = (BlockPlace::Exact, npc);
         }
         pc = at.0;
     }
@@ -223,7 +223,7 @@ fn target(slot: &InsnSlot, addr: GuestAddr, delayed: u64, cpu: &Cpu, execute: &d
         return None;
     }
     assert_eq!(delayed, addr.0 + 4, "no couples here");
-    let mut after = Cpu { previous: Some(*slot), npc: STALE, ..cpu.clone() };
+    let mut after = Cpu { place: BlockPlace::Behind(*slot), npc: STALE, ..cpu.clone() };
     execute.npc(addr.wrapping_add(4), &mut after).expect("known").map(|npc| npc.0)
 }
 
