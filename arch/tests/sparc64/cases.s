@@ -109,10 +109,14 @@ cases_start:
 	udivx %o0, 10, %o2
 	.word 0
 ! Shifts
+	and %o0, 0xff, %o0
+	and %o1, 0x37, %o1
 	sll %o0, %o1, %o2
 	.word 0
+	srl %o0, 0, %o0
 	sll %o0, 0, %o2
 	.word 0
+	and %o0, 1, %o0
 	sll %o0, 31, %o2
 	.word 0
 	srl %o0, %o1, %o2

@@ -291,6 +291,15 @@ fn flags_of_additions_and_subtractions() {
     assert_eq!(Fake::new().with_ccr(0xff).after(ADDCC).get("tstate"), 0x44_8000_1600);
 }
 
+/// The manual and QEMU differ about what is shifted out of the lower half.
+#[test]
+fn a_shift_of_32_bits_keeps_to_them() {
+    // sll %o0, 8, %o1; sllx
+    assert_eq!(Fake::new().with("o0", 0x12_3456).after(0x932a_2008).get("o1"), 0x1234_5600);
+    assert_eq!(Fake::new().with("o0", 0x0112_3456).execute(0x932a_2008), not_supported());
+    assert_eq!(Fake::new().with("o0", 0x0112_3456).after(0x932a_3008).get("o1"), 0x1_1234_5600);
+}
+
 #[test]
 fn memory_is_big_endian_and_aligned() {
     let mut fake = Fake::new().with("o0", MEMORY).with("o1", 0x0102_0304_0506_0708);
