@@ -26,12 +26,9 @@ pub trait Machine {
     /// Writes all of `bytes`, or says false and writes none.
     fn write(&mut self, addr: GuestAddr, bytes: &[u8]) -> bool;
 
-    /// The instruction that lies right before the evaluated one in the same translated block, so that whatever came here came
-    /// through it; `None` if the block begins here. On an ISA with delay slots it tells where this instruction goes: the
-    /// machine's next program counter is exact only where a block begins, and is asked for there. Always `None` for
-    /// a machine whose registers are all exact.
-    fn previous(&mut self) -> Option<InsnSlot> {
-        None
+    /// Where the evaluated instruction lies in its translated block: on an ISA with delay slots that tells where it goes.
+    fn place(&mut self) -> BlockPlace {
+        BlockPlace::Exact
     }
 
     /// Whether nobody else touches memory while an instruction is evaluated: all other vCPUs stand still, or this is a
@@ -39,6 +36,25 @@ pub trait Machine {
     fn is_alone(&self) -> bool {
         false
     }
+}
+
+/// Where an instruction lies in the block that the machine has translated it in. An emulator keeps the next program counter of a
+/// SPARC to itself: it is a part of the block's identity, and the register is up to date only where control came through a look-up. But a
+/// block goes on only where execution does, and that tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlockPlace {
+    /// The machine's registers are all exact, the next program counter included: this is a copy of a state.
+    #[default]
+    Exact,
+    /// Right behind this instruction, in the same block.
+    Behind(InsnSlot),
+    /// The first one of a block that goes on with the instruction behind it.
+    First,
+    /// The only one of its block.
+    Alone {
+        /// What lies right before it in memory, on the same page.
+        before: Option<InsnSlot>,
+    },
 }
 
 /// Where execution goes after an instruction that completes.
@@ -54,7 +70,8 @@ pub enum NextPc {
 /// Where execution can be after an instruction that completes, and the stack pointer there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Successors {
-    /// The one place; of a conditional branch, the taken target, or the delay slot that executes if it is taken.
+    /// The one place; of a conditional branch, the taken target, or the delay slot that executes if it is taken; in what may be a delay
+    /// slot, the target of the transfer before it.
     pub first: GuestAddr,
     /// Of a conditional branch, the next instruction, when that is another place.
     pub second: Option<GuestAddr>,
@@ -128,7 +145,7 @@ pub trait Execute: Arch {
     /// # Errors
     /// `Fault` when the target lies in memory that cannot be read; `Register` when the machine withholds a register;
     /// `NotSupported` when the target hangs on more than registers and memory (transactions); in a delay slot, when the
-    /// transfer before it has overwritten what told where it leads.
+    /// transfer before it has overwritten what told where it leads, and when the machine's `place` leaves open whether it is one.
     fn next_pc(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<NextPc, ExecuteError>;
 
     /// Where ISAs have a register for it: the next program counter while the instruction at `addr` is about to run. It is the

@@ -18,7 +18,7 @@ mod translate;
 pub mod x86;
 
 pub use addr::{ByteOrder, GuestAddr};
-pub use execute::{Execute, ExecuteError, Executed, Machine, NextPc, Successors};
+pub use execute::{BlockPlace, Execute, ExecuteError, Executed, Machine, NextPc, Successors};
 pub use insn::{BoundaryError, DecodeError, Flow, Insn, InsnSlot, MAX_INSN_BYTES};
 pub use reg::{ArgumentPlace, Register, RegisterId, RegisterSource, Role};
 pub use translate::{AddressSpace, NoSuchSymbol, Paging, PhysicalMemory, Translate};

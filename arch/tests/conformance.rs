@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use qkprobe_arch::{
-    Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, InsnSlot, MAX_INSN_BYTES, Register,
-    RegisterId, RegisterSource, ReturnPlace, Role, all, by_name, for_kernel,
+    AddressSpace, Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, GuestAddr, InsnSlot, MAX_INSN_BYTES,
+    PhysicalMemory, Register, RegisterId, RegisterSource, ReturnPlace, Role, all, by_name, for_kernel,
 };
 
 /// Aligned for every ISA, and so that neither end of the address space is near.
@@ -258,6 +258,28 @@ fn any_text(len: usize) -> impl Strategy<Value = Vec<u8>> {
         .prop_filter("an emulation prefix", |text| !text.windows(3).any(|window| window == b"xen" || window == b"kvm"))
 }
 
+/// Some value at each address, cut down so that valid entries occur; and half of all reads of what looks like a pointer to
+/// itself give it, so that walks go on.
+struct Noise {
+    seed: u64,
+    masks: [u64; 2],
+    reads: u32,
+}
+
+impl PhysicalMemory for Noise {
+    fn read(&mut self, physical: u64, bytes: &mut [u8]) -> bool {
+        self.reads += 1;
+        let [some, most] = self.masks;
+        let value = (physical / 8 ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) & (some | most);
+        let value = if value & 1 == 0 { value & !0x1fff & 0xff_ffff_ffff } else { value };
+        let word = if value & 2 == 0 { value } else { physical & !0x3f_ffff };
+        for (byte, place) in word.to_be_bytes().iter().zip(bytes) {
+            *place = *byte;
+        }
+        physical % 7 != 0
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -356,6 +378,26 @@ proptest! {
         for arch in all() {
             // No value panics: what a guest's registers hold is the guest's choice.
             let _ = (arch.privilege(GuestAddr(addr)), arch.is_privileged(value));
+        }
+    }
+
+    #[test]
+    fn page_walks_end_whatever_memory_holds(seed: u64, addr: u64, cpu: u32, symbols: u64, masks: [u64; 2]) {
+        let mut memory = Noise { seed, masks, reads: 0 };
+        let symbol = |name: &str| {
+            let sum = name.bytes().fold(symbols, |sum, byte| sum.rotate_left(7) ^ u64::from(byte));
+            Some(GuestAddr(if symbols & 1 == 0 { 0x40_0000 + sum % 0x100_0000 / 8 * 8 } else { sum }))
+        };
+        for arch in all() {
+            let Some(translate) = arch.as_translate() else { continue };
+            let paging = translate.paging(&symbol).expect("every symbol is there");
+            prop_assert!(paging.page_bytes().is_power_of_two(), "{}", arch.name());
+            for space in [AddressSpace::Kernel, AddressSpace::User] {
+                memory.reads = 0;
+                let _ = paging.physical(GuestAddr(addr), space, cpu, &mut memory);
+                prop_assert!(memory.reads < 100, "{}: {} reads", arch.name(), memory.reads);
+            }
+            paging.forget();
         }
     }
 

@@ -77,7 +77,7 @@ struct Tables {
 impl Tables {
     fn new(symbol: &dyn Fn(&str) -> Option<GuestAddr>) -> Result<Self, NoSuchSymbol> {
         let needed = |name| symbol(name).map(|addr| addr.0).ok_or(NoSuchSymbol { name });
-        let end = symbol("_end").map_or(IMAGE_LIMIT, |end| end.0.next_multiple_of(IMAGE_PAGE).min(IMAGE_LIMIT));
+        let end = symbol("_end").map_or(IMAGE_LIMIT, |end| end.0.min(IMAGE_LIMIT).next_multiple_of(IMAGE_PAGE));
         Ok(Self {
             kern_base_at: needed("kern_base")?,
             page_offset_at: symbol("PAGE_OFFSET").map(|addr| addr.0),
@@ -206,6 +206,219 @@ impl Paging for Tables {
     fn forget(&self) {
         for known in [&self.kern_base, &self.page_offset, &self.frame_mask] {
             known.store(UNKNOWN, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Arch;
+    use crate::sparc64::Sparc64;
+
+    const BASE: u64 = 0x40_0000;
+    const KERN_BASE: u64 = 0x90_1000;
+    const PAGE_OFFSET_AT: u64 = 0x90_2000;
+    const TLB_TYPE: u64 = 0x90_3004;
+    const SWAPPER: u64 = 0x90_4000;
+    const TRAP_BLOCK: u64 = 0x90_8000;
+    const LINEAR: u64 = 0xffff_f800_0000_0000;
+
+    fn symbol(name: &str) -> Option<GuestAddr> {
+        Some(GuestAddr(match name {
+            "kern_base" => KERN_BASE,
+            "PAGE_OFFSET" => PAGE_OFFSET_AT,
+            "tlb_type" => TLB_TYPE,
+            "swapper_pg_dir" => SWAPPER,
+            "trap_block" => TRAP_BLOCK,
+            "_end" => 0x95_1234,
+            _ => return None,
+        }))
+    }
+
+    /// 8-byte words by physical address; what is not here reads as 0, up to 1 GiB.
+    #[derive(Default)]
+    struct Ram {
+        words: BTreeMap<u64, u64>,
+        reads: u32,
+    }
+
+    impl PhysicalMemory for Ram {
+        fn read(&mut self, physical: u64, bytes: &mut [u8]) -> bool {
+            self.reads += 1;
+            let word = self.words.get(&(physical & !7)).copied().unwrap_or(0).to_be_bytes();
+            let at = (physical & 7) as usize;
+            bytes.copy_from_slice(&word[at..at + bytes.len()]);
+            physical < 1 << 30
+        }
+    }
+
+    impl Ram {
+        /// A kernel that lies at `base`, on UltraSPARC.
+        fn with_kernel(base: u64) -> Self {
+            let mut ram = Self::default();
+            let image = |addr: u64| addr - KERNBASE + base;
+            ram.words.insert(image(KERN_BASE), base);
+            ram.words.insert(image(PAGE_OFFSET_AT), LINEAR);
+            ram
+        }
+
+        /// Tables for `addr` below the PGD at `pgd`, which end at the level with `shift` in `entry`.
+        fn map(mut self, pgd: u64, addr: u64, shift: u32, entry: u64) -> Self {
+            let mut table = pgd;
+            for level in SHIFTS {
+                let at = table + (addr >> level & 0x3ff) * 8;
+                if level == shift {
+                    self.words.insert(at, entry);
+                    break;
+                }
+                table = *self.words.entry(at).or_insert(pgd + 0x10_0000 + u64::from(level) * 0x2000);
+            }
+            self
+        }
+    }
+
+    fn paging() -> Box<dyn Paging> {
+        Sparc64.as_translate().expect("the ability").paging(&symbol).expect("all symbols")
+    }
+
+    fn kernel(addr: u64, ram: &mut Ram) -> Option<u64> {
+        paging().physical(GuestAddr(addr), AddressSpace::Kernel, 0, ram)
+    }
+
+    #[test]
+    fn the_image_lies_where_kern_base_says() {
+        for base in [BASE, 0x80_0000, 0x300_0000] {
+            let mut ram = Ram::with_kernel(base);
+            assert_eq!(kernel(0x40_4000, &mut ram), Some(base + 0x4000));
+            // Up to the end of its last locked page.
+            assert_eq!(kernel(0xbf_ffff, &mut ram), Some(base + 0x7f_ffff));
+            assert_eq!(kernel(0xc0_0000, &mut ram), None);
+        }
+        // Nothing there says where it lies.
+        assert_eq!(kernel(0x40_4000, &mut Ram::default()), None);
+    }
+
+    #[test]
+    fn what_was_learned_is_kept_until_a_kernel_starts() {
+        let paging = paging();
+        let mut ram = Ram::with_kernel(BASE);
+        let ask = |ram: &mut Ram| {
+            ram.reads = 0;
+            (paging.physical(GuestAddr(LINEAR + 0x1234), AddressSpace::Kernel, 0, ram), ram.reads)
+        };
+        assert_eq!(ask(&mut ram), (Some(0x1234), 2));
+        assert_eq!(ask(&mut ram), (Some(0x1234), 0));
+        paging.forget();
+        let mut other = Ram::with_kernel(0x80_0000);
+        other.words.insert(PAGE_OFFSET_AT - KERNBASE + 0x80_0000, 0xfff8_0000_0000_0000);
+        assert_eq!(
+            paging.physical(GuestAddr(0xfff8_0000_0000_1234), AddressSpace::Kernel, 0, &mut other),
+            Some(0x1234)
+        );
+        assert_eq!(paging.page_bytes(), 8192);
+    }
+
+    #[test]
+    fn page_offset_is_not_known_before_the_kernel_sets_it() {
+        let mut ram = Ram::with_kernel(BASE);
+        ram.words.remove(&(PAGE_OFFSET_AT - KERNBASE + BASE));
+        assert_eq!(kernel(LINEAR, &mut ram), None);
+        assert_eq!(kernel(0x40_4000, &mut ram), Some(0x40_4000), "the image needs none");
+        // A kernel that has it as a constant.
+        let constant = |name: &str| symbol(name).filter(|_| name != "PAGE_OFFSET");
+        let paging = Sparc64.paging(&constant).expect("all that is needed");
+        assert_eq!(paging.physical(GuestAddr(LINEAR + 8), AddressSpace::Kernel, 0, &mut ram), Some(8));
+    }
+
+    #[test]
+    fn vmalloc_and_modules_are_in_the_kernels_tables() {
+        let swapper = SWAPPER - KERNBASE + BASE;
+        let mut ram = Ram::with_kernel(BASE).map(swapper, 0x1000_0000, 13, 0x8000_0000_1234_60b6);
+        assert_eq!(kernel(0x1000_0123, &mut ram), Some(0x1234_6123));
+        assert_eq!(kernel(0x1000_2123, &mut ram), None, "the next page");
+        let mut ram = Ram::with_kernel(BASE).map(swapper, 0x1_0000_4000, 13, 0x8000_0000_0222_40b6);
+        assert_eq!(kernel(0x1_0000_5fff, &mut ram), Some(0x0222_5fff));
+    }
+
+    #[test]
+    fn a_process_has_tables_of_its_own() {
+        const PGD: u64 = 0x200_0000;
+        let cpu = |cpu: u64| TRAP_BLOCK - KERNBASE + BASE + cpu * 256 + 8;
+        let mut ram = Ram::with_kernel(BASE).map(PGD, 0x10_0000, 13, 0x8000_0000_0300_0fa0);
+        ram.words.insert(cpu(2), PGD);
+        let paging = paging();
+        let mut ask = |addr, cpu| paging.physical(GuestAddr(addr), AddressSpace::User, cpu, &mut ram);
+        assert_eq!(ask(0x10_0042, 2), Some(0x0300_0042));
+        // Another CPU runs nothing; there is no such CPU; another address; neither half.
+        assert_eq!(ask(0x10_0042, 0), None);
+        assert_eq!(ask(0x10_0042, u32::MAX), None);
+        assert_eq!(ask(0x12_0042, 2), None);
+        assert_eq!(ask(1 << 53 | 0x10_0042, 2), None);
+        // The stack of a 64-bit process is above the hole.
+        let mut ram = Ram::with_kernel(BASE).map(PGD, 0xffff_fff0_0000_2000, 13, 0x8000_0000_0300_2fa0);
+        ram.words.insert(cpu(0), PGD);
+        let found = paging.physical(GuestAddr(0xffff_fff0_0000_2fff), AddressSpace::User, 0, &mut ram);
+        assert_eq!(found, Some(0x0300_2fff));
+    }
+
+    #[test]
+    fn huge_entries_map_at_their_own_level() {
+        const PGD: u64 = 0x200_0000;
+        let pgd_at = TRAP_BLOCK - KERNBASE + BASE + 8;
+        let user = |addr: u64, shift, entry| {
+            let mut ram = Ram::with_kernel(BASE).map(PGD, addr, shift, entry);
+            ram.words.insert(pgd_at, PGD);
+            paging().physical(GuestAddr(addr), AddressSpace::User, 0, &mut ram)
+        };
+        // 8 MiB of two hardware pages of 4 MiB, 0x6100... with the size and the huge bit; 8 GiB.
+        assert_eq!(user(0x1050_1234, 23, 0xe100_0000_1080_0fb6), Some(0x10d0_1234));
+        assert_eq!(user(0x2_4567_89ab, 33, 0xe100_0004_0000_0fb6), Some(0x4_4567_89ab));
+        // Being split, or gone to swap: not valid.
+        assert_eq!(user(0x1050_1234, 23, 0x6100_0000_1080_0fb6), None);
+        // The PGD has none.
+        assert_eq!(user(0x1050_1234, 43, 0xe100_0000_1080_0fb6), None);
+    }
+
+    #[test]
+    fn sun4v_has_more_bits_of_address() {
+        let swapper = SWAPPER - KERNBASE + BASE;
+        let mut ram = Ram::with_kernel(BASE).map(swapper, 0x1000_0000, 13, 0x8420_0000_1234_67a3);
+        assert_eq!(kernel(0x1000_0000, &mut ram), Some(0x1234_6000), "sun4u does not see bit 53");
+        ram.words.insert((TLB_TYPE & !7) - KERNBASE + BASE, HYPERVISOR);
+        assert_eq!(kernel(0x1000_0000, &mut ram), Some(0x0020_0000_1234_6000));
+    }
+
+    #[test]
+    fn senseless_tables_end_the_walk() {
+        let swapper = SWAPPER - KERNBASE + BASE;
+        for (shift, entry) in [
+            (43, swapper | 1),
+            (43, 1 << 63 | swapper),
+            (33, u64::MAX & !HUGE),
+            (23, 0x1001),
+            (13, 0x1234_6000),
+            (13, 0),
+        ] {
+            let mut ram = Ram::with_kernel(BASE).map(swapper, 0x1_0000_4000, shift, entry);
+            assert_eq!(kernel(0x1_0000_4000, &mut ram), None, "{shift} {entry:#x}");
+        }
+        // A table that is its own: four words are read, and the last is not valid.
+        let mut ram = Ram::with_kernel(BASE);
+        for index in 0..1024 {
+            ram.words.insert(swapper + index * 8, swapper);
+        }
+        assert_eq!(kernel(0x1_0000_4000, &mut ram), None);
+        assert!(ram.reads <= 10, "{}", ram.reads);
+    }
+
+    #[test]
+    fn a_kernel_without_the_symbols_is_refused() {
+        for missing in ["kern_base", "tlb_type", "swapper_pg_dir", "trap_block"] {
+            let without = |name: &str| symbol(name).filter(|_| name != missing);
+            assert_eq!(Sparc64.paging(&without).map(drop), Err(NoSuchSymbol { name: missing }));
         }
     }
 }

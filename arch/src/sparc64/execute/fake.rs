@@ -2,12 +2,17 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use super::super::Sparc64;
-use crate::{Arch, Execute, ExecuteError, Executed, GuestAddr, InsnSlot, Machine, NextPc, RegisterId, Successors};
+use crate::{
+    Arch, BlockPlace, Execute, ExecuteError, Executed, GuestAddr, InsnSlot, Machine, NextPc, RegisterId, Successors,
+};
 
 /// Where the tests' instructions lie.
 pub(super) const HERE: u64 = 0x52_0010;
 /// Where `Fake::memory` lies.
 pub(super) const MEMORY: u64 = 0xffff_f800_1f42_b000;
+
+/// What nPC holds where nobody can rely on it.
+pub(super) const STALE: u64 = 0xdead_0000;
 
 /// All registers 0 but nPC and the stack pointer; 256 bytes of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +21,7 @@ pub(super) struct Fake {
     pub(super) memory: Vec<u8>,
     pub(super) is_writable: bool,
     pub(super) is_alone: bool,
-    pub(super) previous: Option<InsnSlot>,
+    pub(super) place: BlockPlace,
 }
 
 fn index(name: &str) -> usize {
@@ -28,11 +33,15 @@ pub(super) fn slot(word: u32) -> InsnSlot {
     InsnSlot::prepare(&Sparc64, GuestAddr(HERE), &word.to_be_bytes()).expect("an instruction")
 }
 
+fn before(word: u32) -> InsnSlot {
+    InsnSlot::prepare(&Sparc64, GuestAddr(HERE - 4), &word.to_be_bytes()).expect("an instruction")
+}
+
 impl Fake {
     pub(super) fn new() -> Self {
         let registers = vec![Some(0); Sparc64.registers().len()];
         let memory = vec![0; 256];
-        let fake = Self { registers, memory, is_writable: true, is_alone: true, previous: None };
+        let fake = Self { registers, memory, is_writable: true, is_alone: true, place: BlockPlace::Exact };
         fake.with("npc", HERE + 4).with("sp", MEMORY + 0x80 - 2047)
     }
 
@@ -53,11 +62,18 @@ impl Fake {
     }
 
     /// Behind that instruction in its block: the register nPC is stale.
-    pub(super) fn behind(mut self, word: u32) -> Self {
-        let addr = GuestAddr(HERE - 4);
-        self.previous = InsnSlot::prepare(&Sparc64, addr, &word.to_be_bytes()).ok();
-        assert!(self.previous.is_some(), "an instruction");
-        self.with("npc", 0xdead_0000)
+    pub(super) fn behind(self, word: u32) -> Self {
+        self.at(BlockPlace::Behind(before(word)))
+    }
+
+    /// A block by itself, with that instruction before it in memory: the register nPC may be stale.
+    pub(super) fn alone_behind(self, word: u32) -> Self {
+        self.at(BlockPlace::Alone { before: Some(before(word)) })
+    }
+
+    pub(super) fn at(mut self, place: BlockPlace) -> Self {
+        self.place = place;
+        self.with("npc", STALE)
     }
 
     pub(super) fn get(&self, name: &str) -> u64 {
@@ -131,8 +147,8 @@ impl Machine for Fake {
         true
     }
 
-    fn previous(&mut self) -> Option<InsnSlot> {
-        self.previous
+    fn place(&mut self) -> BlockPlace {
+        self.place
     }
 
     fn is_alone(&self) -> bool {

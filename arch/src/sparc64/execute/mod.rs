@@ -1,8 +1,8 @@
 //! Out-of-line evaluation of sparc64 instructions.
 //!
-//! Two program counters: `Machine::register` shows nPC exactly where a translated block begins, and not behind; there the
-//! instruction before it, `Machine::previous`, decides (`npc`). An instruction that is not a transfer goes to nPC; a transfer
-//! does as well, unless it annuls its delay slot or has none; what it transfers to comes after that (`next`).
+//! Two program counters: an instruction that is not a transfer goes to nPC; a transfer does as well, unless it annuls its delay
+//! slot or has none; what it transfers to comes after that (`next`). Where the instruction lies in its block, `Machine::place`,
+//! tells what nPC is.
 //!
 //! An instruction runs against a `State`, which reads the machine and collects what would change; at the end `execute` commits
 //! that, and the others throw it away. Register windows are not the machine's to show: `save`, `restore` and `return` are not executed,

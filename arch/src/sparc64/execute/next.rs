@@ -1,38 +1,105 @@
 //! PC and nPC after an instruction.
+//!
+//! QEMU translates a block for a pair of PC and nPC and goes on in it while one instruction follows the other in memory.
+//! So in a block of more than one instruction the first is in no delay slot, and a later one is in that of the transfer before it.
+//! An instruction that is a block by itself may be in a delay slot: of a transfer that annuls (QEMU ends its block there), or of one at the end
+//! of another block or page. The register nPC is then exact in some cases, namely where the target is not known at translation, and
+//! for a delay slot on another page.
 
+use super::super::decode;
 use super::super::regs;
-use super::super::transfer::{Test, Transfer, transfer};
+use super::super::transfer::{Test, Transfer, has_delay_slot, transfer};
 use super::super::word::Word;
 use super::state::State;
 use super::{alu, condition};
-use crate::{ExecuteError, GuestAddr};
+use crate::{BlockPlace, ExecuteError, GuestAddr, InsnSlot};
 
 const INSN: u64 = 4;
 
+/// One place, or two: first the one where a condition holds, or a transfer has been taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways {
+    pub(super) first: GuestAddr,
+    pub(super) second: Option<GuestAddr>,
+}
+
+impl Ways {
+    const fn one(first: GuestAddr) -> Self {
+        Self { first, second: None }
+    }
+
+    fn two(first: GuestAddr, second: GuestAddr) -> Self {
+        Self { first, second: Some(second).filter(|second| *second != first) }
+    }
+
+    fn only(self, state: &State<'_>) -> Result<GuestAddr, ExecuteError> {
+        if self.second.is_none() { Ok(self.first) } else { Err(state.not_supported()) }
+    }
+}
+
+/// Whether a branch's condition holds, if that is to be known: for successors the flags are not asked.
+fn decided(test: Test, state: &mut State<'_>) -> Result<Option<bool>, ExecuteError> {
+    if state.is_for_successors() && matches!(test, Test::Integer { .. } | Test::Float { .. }) {
+        return Ok(None);
+    }
+    condition::holds(test, state).map(Some)
+}
+
 /// nPC while the instruction is about to run: where it goes, if it does nothing about that.
 pub(super) fn npc(state: &mut State<'_>) -> Result<GuestAddr, ExecuteError> {
+    npc_ways(state)?.only(state)
+}
+
+fn npc_ways(state: &mut State<'_>) -> Result<Ways, ExecuteError> {
     let behind = state.addr().wrapping_add(INSN);
-    let Some((word, addr)) = state.previous()? else { return state.whole(regs::NPC).map(GuestAddr) };
-    // Execution has come here, so the one before has annulled nothing. The registers have not changed since, but for what it has
-    // written itself.
-    Ok(match transfer(word, addr) {
-        None | Some(Transfer::CompareBranch { .. }) => behind,
-        Some(Transfer::Branch { test: Test::Always, annul: true, .. }) => behind,
-        Some(Transfer::Branch {
-            test: Test::Integer { .. } | Test::Float { .. } | Test::Register { .. },
-            annul: true,
-            target,
-        }) => target,
-        Some(Transfer::Branch { test, target, .. }) => {
-            if condition::holds(test, state)? {
-                target
-            } else {
-                behind
+    match state.place() {
+        BlockPlace::Exact => state.whole(regs::NPC).map(GuestAddr).map(Ways::one),
+        BlockPlace::First => Ok(Ways::one(behind)),
+        BlockPlace::Behind(slot) => {
+            let (transfer, word) = before(&slot, state)?;
+            transfer.map_or(Ok(Ways::one(behind)), |transfer| delayed(transfer, word, state))
+        }
+        BlockPlace::Alone { before: None } => state.whole(regs::NPC).map(|npc| Ways::two(GuestAddr(npc), behind)),
+        BlockPlace::Alone { before: Some(slot) } => {
+            let (transfer, _) = before(&slot, state)?;
+            match transfer.filter(|transfer| has_delay_slot(*transfer)) {
+                None => Ok(Ways::one(behind)),
+                // From there, or from elsewhere.
+                Some(Transfer::Branch { test, target, .. }) => Ok(match decided(test, state)? {
+                    Some(false) => Ways::one(behind),
+                    Some(true) | None => Ways::two(target, behind),
+                }),
+                Some(Transfer::Call { target }) => Ok(Ways::two(target, behind)),
+                Some(_) => state.whole(regs::NPC).map(|npc| Ways::two(GuestAddr(npc), behind)),
             }
         }
-        Some(Transfer::Call { target }) => target,
-        Some(Transfer::JumpAndLink) => jumped(word, state)?,
-        Some(Transfer::Return) => returned(word, state)?,
+    }
+}
+
+/// The transfer that an instruction before this one is, and its word.
+fn before(slot: &InsnSlot, state: &State<'_>) -> Result<(Option<Transfer>, Word), ExecuteError> {
+    let addr = GuestAddr(state.addr().0.wrapping_sub(INSN));
+    let word = decode::instruction(addr, slot.bytes())?;
+    Ok((transfer(word, addr), word))
+}
+
+/// nPC right behind a transfer. Execution has come here, so it has annulled nothing. The registers have not changed since, but
+/// for what it has written itself.
+fn delayed(transfer: Transfer, word: Word, state: &mut State<'_>) -> Result<Ways, ExecuteError> {
+    let behind = state.addr().wrapping_add(INSN);
+    Ok(match transfer {
+        Transfer::CompareBranch { .. } | Transfer::Branch { test: Test::Never, .. } => Ways::one(behind),
+        // To here, without a delay slot.
+        Transfer::Branch { test: Test::Always, annul: true, .. } => Ways::one(behind),
+        Transfer::Branch { annul: true, target, .. } => Ways::one(target),
+        Transfer::Branch { test, target, .. } => match decided(test, state)? {
+            Some(true) => Ways::one(target),
+            Some(false) => Ways::one(behind),
+            None => Ways::two(target, behind),
+        },
+        Transfer::Call { target } => Ways::one(target),
+        Transfer::JumpAndLink => Ways::one(jumped(word, state)?),
+        Transfer::Return => Ways::one(returned(word, state)?),
     })
 }
 
@@ -60,30 +127,39 @@ fn returned(word: Word, state: &mut State<'_>) -> Result<GuestAddr, ExecuteError
 
 /// Where execution goes right after the instruction.
 pub(super) fn pc(word: Word, state: &mut State<'_>) -> Result<GuestAddr, ExecuteError> {
-    let addr = state.addr();
-    match transfer(word, addr) {
-        Some(Transfer::Branch { test: Test::Always, annul: true, target }) => Ok(target),
+    pc_ways(word, state)?.only(state)
+}
+
+/// The same; for successors with both ways of a branch on flags.
+pub(super) fn pc_ways(word: Word, state: &mut State<'_>) -> Result<Ways, ExecuteError> {
+    match transfer(word, state.addr()) {
+        Some(Transfer::Branch { test: Test::Always, annul: true, target }) => Ok(Ways::one(target)),
+        // The delay slot, or behind that.
         Some(Transfer::Branch { test, annul: true, .. }) => {
-            let goes = condition::holds(test, state)?;
-            let npc = npc(state)?;
-            Ok(if goes { npc } else { npc.wrapping_add(INSN) })
+            let slot = npc(state)?;
+            let skipped = slot.wrapping_add(INSN);
+            Ok(match decided(test, state)? {
+                Some(true) => Ways::one(slot),
+                Some(false) => Ways::one(skipped),
+                None => Ways::two(slot, skipped),
+            })
         }
         Some(Transfer::CompareBranch { cond, wide, target }) => {
             if compares(word, cond, wide, state)? {
-                Ok(target)
+                Ok(Ways::one(target))
             } else {
-                npc(state)
+                npc_ways(state)
             }
         }
         None
         | Some(
             Transfer::Branch { annul: false, .. } | Transfer::Call { .. } | Transfer::JumpAndLink | Transfer::Return,
-        ) => npc(state),
+        ) => npc_ways(state),
     }
 }
 
 /// CWBcond and CXBcond: the condition is on what a subtraction would leave.
-pub(super) fn compares(word: Word, cond: u32, wide: bool, state: &mut State<'_>) -> Result<bool, ExecuteError> {
+fn compares(word: Word, cond: u32, wide: bool, state: &mut State<'_>) -> Result<bool, ExecuteError> {
     let first = state.get(word.rs1())?;
     let second = if word.is_immediate() { word.signed(0, 5).cast_unsigned() } else { state.get(word.rs2())? };
     let flags = alu::subtract_flags(first, second);

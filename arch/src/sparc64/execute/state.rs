@@ -1,9 +1,9 @@
 //! The machine as the instruction sees it while it runs: reads go to the machine, writes are collected, and `commit`
 //! carries them out at the end, so that an instruction that faults half way has changed nothing.
 
+use super::super::regs;
 use super::super::word::Word;
-use super::super::{decode, regs};
-use crate::{ByteOrder, ExecuteError, GuestAddr, Machine, RegisterId};
+use crate::{BlockPlace, ByteOrder, ExecuteError, GuestAddr, Machine, RegisterId};
 
 /// Most registers that an instruction writes: one and the flags and `%y` (`umulcc`), or two (`ldd`).
 const MOST_REGISTERS: usize = 3;
@@ -42,6 +42,10 @@ impl<'a> State<'a> {
         Self { is_for_successors: true, ..Self::new(addr, machine) }
     }
 
+    pub(super) fn is_for_successors(&self) -> bool {
+        self.is_for_successors
+    }
+
     /// Where the instruction lies.
     pub(super) fn addr(&self) -> GuestAddr {
         self.addr
@@ -56,11 +60,8 @@ impl<'a> State<'a> {
         if self.machine.is_alone() { Ok(()) } else { Err(self.not_supported()) }
     }
 
-    /// The instruction before this one in the same block.
-    pub(super) fn previous(&mut self) -> Result<Option<(Word, GuestAddr)>, ExecuteError> {
-        let Some(slot) = self.machine.previous() else { return Ok(None) };
-        let addr = GuestAddr(self.addr.0.wrapping_sub(u64::from(decode::INSN_BYTES)));
-        Ok(Some((decode::instruction(addr, slot.bytes())?, addr)))
+    pub(super) fn place(&mut self) -> BlockPlace {
+        self.machine.place()
     }
 
     /// A register of `regs`, as this instruction has left it so far.

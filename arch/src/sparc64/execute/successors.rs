@@ -1,34 +1,11 @@
 //! Where execution can go, and the stack pointer there, without the flags.
 
-use super::super::transfer::{Test, Transfer, transfer};
 use super::super::word::{SP, Word};
 use super::super::{decode, regs};
+use super::next::{self, Ways};
 use super::state::State;
-use super::{condition, next, registers, run};
-use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, RegisterId, Successors};
-
-const INSN: u64 = 4;
-
-/// One place, or two that the flags would decide between: first the one where the condition holds.
-#[derive(Clone, Copy)]
-struct Ways {
-    first: GuestAddr,
-    second: Option<GuestAddr>,
-}
-
-impl Ways {
-    const fn one(first: GuestAddr) -> Self {
-        Self { first, second: None }
-    }
-
-    fn two(first: GuestAddr, second: GuestAddr) -> Self {
-        Self { first, second: Some(second).filter(|second| *second != first) }
-    }
-
-    fn only(self, state: &State<'_>) -> Result<GuestAddr, ExecuteError> {
-        if self.second.is_none() { Ok(self.first) } else { Err(state.not_supported()) }
-    }
-}
+use super::{registers, run};
+use crate::{BlockPlace, ExecuteError, Flow, GuestAddr, InsnSlot, Machine, RegisterId, Successors};
 
 pub(super) fn evaluate(
     slot: &InsnSlot,
@@ -40,45 +17,9 @@ pub(super) fn evaluate(
     if slot.insn.flow == Flow::Trap {
         return Err(state.not_supported());
     }
-    let Ways { first, second } = ways(word, &mut state)?;
+    let Ways { first, second } = next::pc_ways(word, &mut state)?;
     let sp = stack_pointer(word, &mut state)?;
     Ok(Successors { first, second, sp })
-}
-
-fn is_flags(test: Test) -> bool {
-    matches!(test, Test::Integer { .. } | Test::Float { .. })
-}
-
-fn ways(word: Word, state: &mut State<'_>) -> Result<Ways, ExecuteError> {
-    let addr = state.addr();
-    match transfer(word, addr) {
-        // Its delay slot, or behind that.
-        Some(Transfer::Branch { test, annul: true, .. }) if is_flags(test) => {
-            let npc = npc_ways(state)?.only(state)?;
-            Ok(Ways::two(npc, npc.wrapping_add(INSN)))
-        }
-        Some(Transfer::CompareBranch { cond, wide, target }) => {
-            let npc = npc_ways(state)?.only(state)?;
-            Ok(Ways::one(if next::compares(word, cond, wide, state)? { target } else { npc }))
-        }
-        Some(Transfer::Branch { test, annul: true, .. }) if test != Test::Always => {
-            let npc = npc_ways(state)?.only(state)?;
-            let goes = condition::holds(test, state)?;
-            Ok(Ways::one(if goes { npc } else { npc.wrapping_add(INSN) }))
-        }
-        Some(Transfer::Branch { test: Test::Always, annul: true, target }) => Ok(Ways::one(target)),
-        _ => npc_ways(state),
-    }
-}
-
-fn npc_ways(state: &mut State<'_>) -> Result<Ways, ExecuteError> {
-    if let Some((word, addr)) = state.previous()?
-        && let Some(Transfer::Branch { test, annul: false, target }) = transfer(word, addr)
-        && is_flags(test)
-    {
-        return Ok(Ways::two(target, state.addr().wrapping_add(INSN)));
-    }
-    next::npc(state).map(Ways::one)
 }
 
 /// The stack pointer that the instruction leaves.
@@ -126,5 +67,9 @@ impl Machine for Blank {
 
     fn write(&mut self, _: GuestAddr, _: &[u8]) -> bool {
         false
+    }
+
+    fn place(&mut self) -> BlockPlace {
+        BlockPlace::First
     }
 }

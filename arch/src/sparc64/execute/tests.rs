@@ -1,8 +1,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use super::fake::{Fake, HERE, MEMORY, slot};
+use super::fake::{Fake, HERE, MEMORY, STALE, slot};
 use crate::sparc64::Sparc64;
-use crate::{Execute, ExecuteError, GuestAddr, NextPc};
+use crate::{BlockPlace, Execute, ExecuteError, GuestAddr, NextPc};
 
 const NOP: u32 = 0x0100_0000;
 const SP: u64 = MEMORY + 0x80 - 2047;
@@ -43,8 +43,7 @@ fn not_supported<T>() -> Result<T, ExecuteError> {
 }
 
 #[test]
-fn at_a_blocks_start_the_register_tells() {
-    // In a delay slot at the start of its page.
+fn in_a_copy_of_a_state_the_register_tells() {
     let mut delayed = Fake::new().with("npc", HERE + 0x400);
     assert_eq!(delayed.goes(NOP), 0x400);
     assert_eq!(delayed.ways(NOP), (0x400, None, SP));
@@ -68,6 +67,46 @@ fn behind_plain_instructions_the_address_tells() {
         assert_eq!(fake.ways(NOP), (4, None, SP), "{word:#x}");
         assert_eq!(Sparc64.npc(GuestAddr(HERE), &mut fake), Ok(Some(GuestAddr(HERE + 4))));
     }
+}
+
+#[test]
+fn who_begins_a_block_that_goes_on_is_in_no_delay_slot() {
+    let mut fake = Fake::new().at(BlockPlace::First);
+    for word in [NOP, SAVE, CALL, RETL, BE] {
+        assert_eq!(fake.goes(word), 4, "{word:#x}");
+    }
+    assert_eq!(Sparc64.npc(GuestAddr(HERE), &mut fake), Ok(Some(GuestAddr(HERE + 4))));
+}
+
+#[test]
+fn a_block_by_itself_may_be_a_delay_slot() {
+    let ways = |fake: &mut Fake| {
+        let (first, second, _) = fake.ways(NOP);
+        (first, second)
+    };
+    // The target of the transfer before it, or behind it if execution came from elsewhere.
+    for word in [BE_A, BE, BA, CALL] {
+        let mut fake = Fake::new().with_ccr(ZERO).alone_behind(word);
+        assert_eq!(ways(&mut fake), (12, Some(4)), "{word:#x}");
+        assert_eq!(fake.next_pc(NOP), not_supported(), "{word:#x}");
+        assert_eq!(Sparc64.npc(GuestAddr(HERE), &mut fake), not_supported(), "{word:#x}");
+    }
+    // It cannot have been taken.
+    assert_eq!(Fake::new().with_ccr(0).alone_behind(BE_A).goes(NOP), 4);
+    assert_eq!(ways(&mut Fake::new().with("o0", 1).alone_behind(BRZ_A_O0)), (4, None));
+    // No transfer, or one without a delay slot.
+    for word in [NOP, SAVE, BA_A, BN_A, CWBE] {
+        let mut fake = Fake::new().alone_behind(word);
+        assert_eq!((ways(&mut fake), fake.goes(NOP)), ((4, None), 4), "{word:#x}");
+    }
+    // Where the target was not known to QEMU, and on another page, the register holds it.
+    let stale = STALE.wrapping_sub(HERE).cast_signed();
+    for word in [RETL, CALL_G1, RETURN, SWAP_O7] {
+        assert_eq!(ways(&mut Fake::new().alone_behind(word)), (stale, Some(4)), "{word:#x}");
+    }
+    let mut first_on_page = Fake::new().at(BlockPlace::Alone { before: None });
+    assert_eq!(ways(&mut first_on_page), (stale, Some(4)));
+    assert_eq!(ways(&mut first_on_page.with("npc", HERE + 4)), (4, None));
 }
 
 #[test]
@@ -250,6 +289,15 @@ fn flags_of_additions_and_subtractions() {
     assert_eq!(run(0x94e2_0009, 2, 1, 0x01), (0, 0x44));
     // Of %tstate nothing else changes.
     assert_eq!(Fake::new().with_ccr(0xff).after(ADDCC).get("tstate"), 0x44_8000_1600);
+}
+
+/// The manual and QEMU differ about what is shifted out of the lower half.
+#[test]
+fn a_shift_of_32_bits_keeps_to_them() {
+    // sll %o0, 8, %o1; sllx
+    assert_eq!(Fake::new().with("o0", 0x12_3456).after(0x932a_2008).get("o1"), 0x1234_5600);
+    assert_eq!(Fake::new().with("o0", 0x0112_3456).execute(0x932a_2008), not_supported());
+    assert_eq!(Fake::new().with("o0", 0x0112_3456).after(0x932a_3008).get("o1"), 0x1_1234_5600);
 }
 
 #[test]
