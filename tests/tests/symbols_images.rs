@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use qkprobe_symbols::{GuestAddr, KernelImage, Location, Lookup, Machine, Symbol, TextIndex};
-use qkprobe_tests::{Boot, Cache, GuestKernel, Qemu};
+use qkprobe_tests::{Boot, Cache, GuestArch, GuestKernel, Qemu};
 
 /// The kernels that were set up: all that a full set-up has, but one of them may be left out.
 fn kernels() -> Vec<(GuestKernel, PathBuf)> {
@@ -13,6 +13,19 @@ fn kernels() -> Vec<(GuestKernel, PathBuf)> {
         GuestKernel::ALL.into_iter().filter_map(|kernel| Some((kernel, cache.kernel(kernel).ok()?))).collect();
     assert!(!found.is_empty(), "no kernel is set up: run `cargo xtask setup`");
     found
+}
+
+/// What is known of a kernel of each architecture: its machine, where its text begins, and how many symbols it has at
+/// least. Those that are built for the tests leave out most drivers.
+fn known(arch: GuestArch) -> (Machine, u64, usize) {
+    match arch {
+        GuestArch::X86_64 => (Machine::X86_64, 0xffff_ffff_8100_0000, 80_000),
+        GuestArch::I386 => (Machine::I386, 0xc100_0000, 80_000),
+        GuestArch::Ppc64le => (Machine::Ppc64, 0xc000_0000_0000_0000, 80_000),
+        GuestArch::Ppc64 => (Machine::Ppc64, 0xc000_0000_0000_0000, 30_000),
+        GuestArch::Ppc32 => (Machine::Ppc, 0xc000_0000, 20_000),
+        GuestArch::Sparc64 => (Machine::Sparc64, 0x40_4000, 20_000),
+    }
 }
 
 fn load(path: &std::path::Path) -> KernelImage {
@@ -32,7 +45,7 @@ fn the_running_kernel_lists_the_same_symbols_in_the_same_order() {
         let boot = Boot::new(Qemu::V11_1, kernel)
             .append("nokaslr")
             .second_serial()
-            .script(["kallsyms /dev/ttyS1"])
+            .script(["write /proc/sys/kernel/kptr_restrict 0", "kallsyms /dev/ttyS1"])
             .timeout(Duration::from_secs(300))
             .run_ok();
         let running = KernelImage::parse("/proc/kallsyms", boot.second_serial.into_bytes()).unwrap();
@@ -46,7 +59,7 @@ fn the_running_kernel_lists_the_same_symbols_in_the_same_order() {
             panic!("{}: row {at}: read {:?}, the kernel says {:?}", kernel.name(), read[at], told[at]);
         }
         assert_eq!(read.len(), told.len(), "{}", kernel.name());
-        assert!(read.len() > 80_000, "{}: {} symbols", kernel.name(), read.len());
+        assert!(read.len() > known(kernel.arch()).2, "{}: {} symbols", kernel.name(), read.len());
     }
 }
 
@@ -58,16 +71,18 @@ fn banner_machine_and_well_known_names() {
         let banner = image.banner.as_deref().unwrap();
         let version = cache.kernel_version(kernel).unwrap();
         assert!(banner.starts_with("Linux version ") && banner.contains(&version), "{version}: {banner}");
-        assert_eq!(image.machine, Machine::X86_64);
-        assert_eq!(one(&image, "_stext").addr, GuestAddr(0xffff_ffff_8100_0000));
+        let (machine, stext, _) = known(kernel.arch());
+        assert_eq!(image.machine, machine);
+        assert_eq!(one(&image, "_stext").addr, GuestAddr(stext));
         let open = one(&image, "do_sys_openat2");
         assert!(open.text && matches!(open.kind, 't' | 'T') && (64..4096).contains(&open.size), "{open:?}");
-        let inside = image.symbols.containing(open.addr.wrapping_add(9)).unwrap();
-        assert_eq!((inside.0.name, inside.1), ("do_sys_openat2", 9));
+        let inside = image.symbols.containing(open.addr.wrapping_add(8)).unwrap();
+        let dot = if kernel.arch() == GuestArch::Ppc64 { "." } else { "" };
+        assert_eq!((inside.0.name, inside.1), (format!("{dot}do_sys_openat2").as_str(), 8));
         let data = one(&image, "linux_banner");
         assert!(!data.text, "{data:?}");
         assert_eq!(image.bytes(data.addr, 14), Some(b"Linux version ".as_slice()));
-        assert_eq!(image.symbols.similar("do_sys_opnat2").first(), Some(&"do_sys_openat2"));
+        assert!(image.symbols.similar("do_sys_opnat2").contains(&"do_sys_openat2"), "{}", kernel.name());
         let Lookup::Many(many) = image.symbols.lookup(None, "__key.0") else { panic!("a name of many places") };
         assert!(many.windows(2).all(|pair| pair[0].addr < pair[1].addr));
     }
