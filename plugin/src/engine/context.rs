@@ -1,8 +1,9 @@
 //! The guest at a hit, as programs, effects and the executor see it.
 
-use qkprobe_arch::{Arch, GuestAddr, InsnSlot, Machine, RegisterId, RegisterSource};
+use qkprobe_arch::{Arch, BlockPlace, GuestAddr, InsnSlot, Machine, RegisterId, RegisterSource};
 use qkprobe_lang::{Definition, HitContext, HitMachine, Space};
 
+use super::hit::Spot;
 use super::pending::Instance;
 
 /// The guest's registers and memory at the hit: QEMU's, or a fake's.
@@ -43,8 +44,7 @@ pub(crate) struct Context<'a, G> {
     pub(crate) call: Option<Call<'a>>,
     /// Nanoseconds, as records have them.
     pub(crate) time: u64,
-    /// Before the instruction, on an ISA with delay slots: its block holds the one before it.
-    pub(crate) follows: bool,
+    pub(crate) spot: Spot,
 }
 
 impl<G: GuestState> Context<'_, G> {
@@ -63,6 +63,18 @@ impl<G: GuestState> Context<'_, G> {
         let mut bytes = [0; 8];
         let bytes = bytes.get_mut(..self.arch.word_bytes())?;
         self.guest.read(Space::Kernel, addr, bytes).then(|| self.arch.byte_order().number(bytes))
+    }
+}
+
+impl<G: GuestState> Context<'_, G> {
+    /// The instruction right before this one, if it is on the same page. ISAs with delay slots have instructions of 4 bytes.
+    fn before(&self) -> Option<InsnSlot> {
+        const PAGE: u64 = 4096;
+        let addr = GuestAddr(self.ip.0.checked_sub(4)?);
+        let mut bytes = [0; 4];
+        let same_page = addr.0 / PAGE == self.ip.0 / PAGE;
+        let read = same_page && self.guest.read(Space::Kernel, addr, &mut bytes);
+        read.then(|| InsnSlot::prepare(self.arch, addr, &bytes).ok()).flatten()
     }
 }
 
@@ -130,14 +142,13 @@ impl<G: GuestState> Machine for Context<'_, G> {
         self.guest.read(Space::Kernel, addr, bytes)
     }
 
-    fn previous(&mut self) -> Option<InsnSlot> {
-        // ISAs with delay slots have instructions of 4 bytes.
-        let mut bytes = [0; 4];
-        let addr = self.ip.wrapping_add(4_u64.wrapping_neg());
-        if !self.follows || !self.guest.read(Space::Kernel, addr, &mut bytes) {
-            return None;
+    fn place(&mut self) -> BlockPlace {
+        match self.spot {
+            Spot::Any => BlockPlace::Exact,
+            Spot::Behind => self.before().map_or(BlockPlace::Alone { before: None }, BlockPlace::Behind),
+            Spot::First => BlockPlace::First,
+            Spot::Alone => BlockPlace::Alone { before: self.before() },
         }
-        InsnSlot::prepare(self.arch, addr, &bytes).ok()
     }
 
     fn write(&mut self, addr: GuestAddr, bytes: &[u8]) -> bool {

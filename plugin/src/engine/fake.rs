@@ -12,7 +12,7 @@ use qkprobe_symbols::{KernelImage, Machine, Segment, SymbolTable};
 
 pub(crate) use super::fake_block::{FakeBlock, Found};
 pub(crate) use super::fake_state::FakeState;
-use super::hit::{After, HitEnv, Planted, arrive, hit, post};
+use super::hit::{After, HitEnv, Planted, Spot, arrive, hit, post};
 use super::kprobe::{Access, Event, Handler, Kprobe, ReturnWork};
 use super::pending::Pending;
 use super::pending::landing::Landings;
@@ -340,7 +340,7 @@ impl Bench {
     /// Executes the instruction at a linked address once; its block goes on behind it.
     pub(crate) fn execute(&self, vcpu: &Vcpu, addr: u64, state: &FakeState, serving: Serving) -> After {
         let site = self.site(vcpu, addr).expect("armed");
-        hit(&self.env(), vcpu, &site, state, Planted { serving, lands: false, restarts: true, follows: false })
+        hit(&self.env(), vcpu, &site, state, Planted { serving, lands: false, restarts: true, spot: Spot::Any })
     }
 
     /// The same where the block ends behind it.
@@ -351,7 +351,7 @@ impl Bench {
             vcpu,
             &site,
             state,
-            Planted { serving: Serving::Plain, lands: true, restarts: true, follows: false },
+            Planted { serving: Serving::Plain, lands: true, restarts: true, spot: Spot::Any },
         )
     }
 

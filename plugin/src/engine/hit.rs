@@ -72,6 +72,19 @@ pub(crate) struct Halted {
     pub(crate) may_leave: bool,
 }
 
+/// Where an instruction lies in its block, on an ISA with delay slots (`qkprobe_arch::BlockPlace`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// The ISA has none, or execution is not before the instruction.
+    Any,
+    /// Not the first.
+    Behind,
+    /// The first of several.
+    First,
+    /// The only one.
+    Alone,
+}
+
 /// How a callback of a site is served: fixed when the block is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Planted {
@@ -80,8 +93,7 @@ pub(crate) struct Planted {
     pub(crate) lands: bool,
     /// The instruction may fault and run again, and this QEMU tells of exceptions.
     pub(crate) restarts: bool,
-    /// On an ISA with delay slots: the block holds the instruction before it.
-    pub(crate) follows: bool,
+    pub(crate) spot: Spot,
 }
 
 /// A hit while it lasts.
@@ -94,8 +106,7 @@ pub(super) struct Frame<'a, G> {
     pub(super) site: Option<&'a Site<Kprobe>>,
     /// Where it runs.
     pub(super) addr: GuestAddr,
-    /// `Planted::follows`.
-    pub(super) follows: bool,
+    pub(super) spot: Spot,
     pub(super) after: After,
 }
 
@@ -136,7 +147,7 @@ pub(super) fn within<'a, G: GuestState>(
     vcpu.ring.begin_hit();
     let guard = vcpu.reader.pin();
     vcpu.reader.set_in_handler(true);
-    let mut frame = Frame { env, vcpu, guest, guard: &guard, site, addr, follows: false, after: After::default() };
+    let mut frame = Frame { env, vcpu, guest, guard: &guard, site, addr, spot: Spot::Any, after: After::default() };
     body(&mut frame);
     let after = frame.after;
     vcpu.reader.set_in_handler(false);
@@ -159,7 +170,7 @@ pub(crate) fn hit<G: GuestState>(
         return After::default();
     }
     within(env, vcpu, guest, Some(site), addr, |frame| {
-        frame.follows = planted.follows;
+        frame.spot = planted.spot;
         let privileged = frame.privileged(planted.serving);
         let restarted = site.restarts().load(std::sync::atomic::Ordering::Relaxed) != 0 && frame.is_restart(site);
         let probes = site.snapshot(frame.guard);
@@ -272,9 +283,9 @@ impl<G: GuestState> Frame<'_, G> {
 
     #[inline]
     pub(super) fn context<'c>(&'c self, next_pc: Option<GuestAddr>, call: Option<Call<'c>>) -> Context<'c, G> {
-        let Self { env, guest, addr, follows, .. } = self;
+        let Self { env, guest, addr, spot, .. } = self;
         let ip = next_pc.unwrap_or(*addr);
-        Context { guest, arch: env.arch, ip, slide: env.slide, next_pc, call, time: 0, follows: *follows }
+        Context { guest, arch: env.arch, ip, slide: env.slide, next_pc, call, time: 0, spot: *spot }
     }
 
     /// What an exception of the instruction will be known by: where QEMU says that the block is, and the stack pointer.

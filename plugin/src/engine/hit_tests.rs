@@ -6,14 +6,14 @@ use qkprobe_lang::{Action, Backpressure, Privilege};
 
 use super::Serving;
 use super::fake::{Bench, DO_ONE, DO_TWO, FakeBlock, FakeState, MAP, allocations, count, split};
-use super::hit::Planted;
+use super::hit::{Planted, Spot};
 use super::kprobe::{Access, Event, Handler, Kprobe};
 use super::translate::TextChange;
 use crate::counters::Totals;
 
 /// Hits as translated code makes them where the block goes on.
 fn planted(serving: Serving) -> Planted {
-    Planted { serving, lands: false, restarts: true, follows: false }
+    Planted { serving, lands: false, restarts: true, spot: Spot::Any }
 }
 
 #[test]

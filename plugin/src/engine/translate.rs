@@ -7,7 +7,7 @@
 use qkprobe_arch::{Arch, Flow, GuestAddr, InsnSlot, Privilege as AddressPrivilege};
 
 use super::Serving;
-use super::hit::Planted;
+use super::hit::{Planted, Spot};
 use super::kprobe::{Access, Kprobe};
 use super::locate::{Locator, Verdict};
 use super::pending::landing::{Landing, Landings};
@@ -239,11 +239,15 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
         let lands = after && !goes_on;
         if lands || self.at.verify || others().any(Kprobe::is_pre) {
             let addr = self.block.vaddr(index);
-            // Whatever has no delay slots pays nothing.
-            let follows = index != 0 && self.at.arch.npc_register().is_some();
+            let spot = match index {
+                _ if self.at.arch.npc_register().is_none() => Spot::Any,
+                0 if self.count == 1 => Spot::Alone,
+                0 => Spot::First,
+                _ => Spot::Behind,
+            };
             let restarts =
                 self.at.exceptions && site.slot(self.guard).is_none_or(|slot| self.at.arch.may_restart(slot, addr));
-            self.block.plant_callback(index, site, Planted { serving, lands, restarts, follows }, access);
+            self.block.plant_callback(index, site, Planted { serving, lands, restarts, spot }, access);
         }
         if after && goes_on {
             self.block.plant_post(index + 1, site, serving, access);

@@ -10,7 +10,9 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qkprobe_arch::{Arch, Execute, GuestAddr, InsnSlot, Machine, Register, RegisterId, RegisterSource, Role};
+use qkprobe_arch::{
+    Arch, BlockPlace, Execute, GuestAddr, InsnSlot, Machine, Register, RegisterId, RegisterSource, Role,
+};
 use qkprobe_lang::Space;
 
 use super::context::{Context, GuestState};
@@ -107,8 +109,8 @@ impl<G: GuestState> Machine for Scratch<'_, '_, G> {
         free.map(|entry| *entry = Some((id, value))).is_some()
     }
 
-    fn previous(&mut self) -> Option<InsnSlot> {
-        self.context.previous()
+    fn place(&mut self) -> BlockPlace {
+        self.context.place()
     }
 
     fn read(&mut self, addr: GuestAddr, bytes: &mut [u8]) -> bool {

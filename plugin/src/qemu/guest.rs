@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use qkprobe_arch::{Arch, ByteOrder, GuestAddr, RegisterId, RegisterSource};
+use qkprobe_arch::{Arch, ByteOrder, RegisterId, RegisterSource};
 
 use super::api::{Api, GByteArray, RegisterHandle};
 use super::memory::{MAX_READ, Translation};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::api::{Api, ExecCallback, Id, Tb};
 use crate::engine::Serving;
-use crate::engine::hit::Planted;
+use crate::engine::hit::{Planted, Spot};
 use crate::engine::kprobe::Access;
 
 /// What the plugin does at each event. One implementation, chosen at compile time: no indirect call on the hit path.
@@ -165,7 +165,9 @@ const COUNT_ALL: u8 = 1;
 const ASK_PRIVILEGE: u8 = 2;
 const LANDS: u8 = 4;
 const RESTARTS: u8 = 8;
-const FOLLOWS: u8 = 16;
+const BEHIND: u8 = 16;
+const FIRST: u8 = 32;
+const ALONE: u8 = 48;
 
 const fn planted(bits: u8) -> Planted {
     let serving = match bits & 3 {
@@ -173,18 +175,30 @@ const fn planted(bits: u8) -> Planted {
         ASK_PRIVILEGE => Serving::AskPrivilege,
         _ => Serving::Plain,
     };
-    Planted { serving, lands: bits & LANDS != 0, restarts: bits & RESTARTS != 0, follows: bits & FOLLOWS != 0 }
+    let spot = match bits & ALONE {
+        BEHIND => Spot::Behind,
+        FIRST => Spot::First,
+        ALONE => Spot::Alone,
+        _ => Spot::Any,
+    };
+    Planted { serving, lands: bits & LANDS != 0, restarts: bits & RESTARTS != 0, spot }
 }
 
 fn bits(planted: Planted) -> u8 {
-    let Planted { serving, lands, restarts, follows } = planted;
+    let Planted { serving, lands, restarts, spot } = planted;
     let serving = match serving {
         Serving::Plain => 0,
         Serving::CountAll => COUNT_ALL,
         Serving::AskPrivilege => ASK_PRIVILEGE,
     };
+    let spot = match spot {
+        Spot::Any => 0,
+        Spot::Behind => BEHIND,
+        Spot::First => FIRST,
+        Spot::Alone => ALONE,
+    };
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-    serving | bit(lands, LANDS) | bit(restarts, RESTARTS) | bit(follows, FOLLOWS)
+    serving | bit(lands, LANDS) | bit(restarts, RESTARTS) | spot
 }
 
 /// One callback for each way to plant it.
@@ -207,7 +221,15 @@ macro_rules! each_planted {
             18 => $callback::<E, 18>,
             22 => $callback::<E, 22>,
             26 => $callback::<E, 26>,
-            _ => $callback::<E, 30>,
+            30 => $callback::<E, 30>,
+            34 => $callback::<E, 34>,
+            38 => $callback::<E, 38>,
+            42 => $callback::<E, 42>,
+            46 => $callback::<E, 46>,
+            50 => $callback::<E, 50>,
+            54 => $callback::<E, 54>,
+            58 => $callback::<E, 58>,
+            _ => $callback::<E, 62>,
         }
     };
 }
