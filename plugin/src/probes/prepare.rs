@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use qkprobe_arch::{Execute, GuestAddr, InsnSlot, Machine, RegisterId};
+use qkprobe_arch::{Arch, Execute, GuestAddr, InsnSlot, Machine, RegisterId};
 use qkprobe_lang::{
     Command, Definition, EffectSpec, Effects, Events, FaultState, Filter, FlowChange, Halt, Kind, NamedAddr, Privilege,
     ProbeConfig, Replacement, Target as _, When,
@@ -59,6 +59,19 @@ pub(crate) struct Abilities<'a> {
 }
 
 impl Abilities<'_> {
+    /// What a probe reads must be shown: QEMU before 10.1 has no register list for the ISAs whose memory is found by a walk.
+    pub(crate) fn check_shown(&self, arch: &dyn Arch) -> Result<(), String> {
+        if arch.as_translate().is_none() || self.api.read_memory_hwaddr.is_some() {
+            return Ok(());
+        }
+        let name = arch.name();
+        Err(format!(
+            "QEMU {} shows neither registers nor memory of a {name} guest: that came with QEMU 10.1\nWithout arguments a p probe \
+             counts and records there.",
+            self.qemu
+        ))
+    }
+
     pub(crate) fn check(&self, access: Access, what: &str) -> Result<(), String> {
         let api = self.api;
         let (has, came) = match access {
@@ -124,10 +137,20 @@ fn one(
     let definition = Arc::new(definition);
     let place = definition.place.address.map(|addr| place_of(addr, target));
     let slot = place.and_then(|place| slot_of(place, target));
+    if let (Some(Place::Image(addr)), None) = (place, slot)
+        && target.has_text(addr)
+    {
+        let what = format!("{}: no instruction is there: data lies between the code", definition.place.text);
+        return Err(Refused::new(libc::EILSEQ, origin, what));
+    }
     let changes = effects.map(|effects| changes(&config.effects, effects, place, slot, target)).transpose();
     let changes = changes.map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
     let mut access = changes.as_ref().map_or(Access::Read, Changes::access);
     abilities.check(access, "this changes the guest").map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
+    let reads = |program: &qkprobe_lang::Program| program.reads_memory() || !program.registers().is_empty();
+    if reads(&definition.program) || changes.is_some() || definition.kind != Kind::Kprobe || config.when != When::Pre {
+        abilities.check_shown(target.arch).map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
+    }
     let entry_reads = definition.entry.as_ref().is_some_and(qkprobe_lang::Program::reads_memory);
     if (definition.program.reads_memory() || entry_reads)
         && target.arch.user_memory_lock().is_some()
