@@ -43,7 +43,7 @@ impl Listed {
         let bytes: Result<Vec<u8>, _> =
             fields.next()?.split_ascii_whitespace().map(|byte| u8::from_str_radix(byte, 16)).collect();
         // Operands end where objdump's remarks begin (`# 0xffffffff82c354b8`, `<vfs_read+0x4>`).
-        let text = fields.next()?;
+        let text = fields.next().unwrap_or_default();
         let text = text.split(['#', '<']).next().unwrap_or_default().split_ascii_whitespace();
         Some(Self { addr, bytes: bytes.ok()?, text: text.collect::<Vec<_>>().join(" ") })
     }
@@ -198,21 +198,30 @@ fn main() -> io::Result<ExitCode> {
         }
         Ok(())
     };
+    let mut handle = |listed: Listed| -> io::Result<()> {
+        if golden {
+            let flow = flow(&listed).map_or_else(|| "invalid".to_owned(), |flow| flow.to_string());
+            println!("{:#x} {} {} {flow} # {}", listed.addr, hex(&listed.bytes), listed.bytes.len(), listed.text);
+            return Ok(());
+        }
+        if waiting.back().is_some_and(|last| last.end() != listed.addr) {
+            drain(&mut waiting, &mut text, 0)?;
+        }
+        text.extend(&listed.bytes);
+        waiting.push_back(listed);
+        drain(&mut waiting, &mut text, 2 * MAX_INSN_BYTES)
+    };
+    let mut last: Option<Listed> = None;
     for line in io::stdin().lock().lines() {
         for listed in Listed::parse(&line?).into_iter().flat_map(split) {
-            if golden {
-                let flow = flow(&listed).map_or_else(|| "invalid".to_owned(), |flow| flow.to_string());
-                println!("{:#x} {} {} {flow} # {}", listed.addr, hex(&listed.bytes), listed.bytes.len(), listed.text);
-                continue;
+            match &mut last {
+                // The suffix of a prefixed instruction has a line of its own, without text.
+                Some(last) if listed.text.is_empty() => last.bytes.extend(listed.bytes),
+                _ => last.replace(listed).map_or(Ok(()), &mut handle)?,
             }
-            if waiting.back().is_some_and(|last| last.end() != listed.addr) {
-                drain(&mut waiting, &mut text, 0)?;
-            }
-            text.extend(&listed.bytes);
-            waiting.push_back(listed);
-            drain(&mut waiting, &mut text, 2 * MAX_INSN_BYTES)?;
         }
     }
+    last.map_or(Ok(()), &mut handle)?;
     drain(&mut waiting, &mut text, 0)?;
     if !golden {
         tally.print(&mut io::stdout().lock())?;

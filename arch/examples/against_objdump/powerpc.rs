@@ -45,8 +45,9 @@ fn is_conditional(mnemonic: &str) -> bool {
 
 fn through_register(mnemonic: &str) -> Option<Flow> {
     let rest = match mnemonic {
-        "bclr" | "bcctr" | "bctar" => mnemonic.strip_prefix("bc")?,
-        "bclrl" | "bcctrl" | "bctarl" => mnemonic.strip_prefix("bc")?,
+        // `bt` is a condition too.
+        "btar" | "btarl" => mnemonic.strip_prefix('b')?,
+        "bclr" | "bcctr" | "bctar" | "bclrl" | "bcctrl" | "bctarl" => mnemonic.strip_prefix("bc")?,
         _ => condition(mnemonic).or_else(|| mnemonic.strip_prefix('b'))?,
     };
     match rest {

@@ -215,3 +215,110 @@ impl Arch for Powerpc {
         traced || self.toc_setup(text) != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PPC, PPC64, PPC64LE};
+    use super::*;
+
+    fn big(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    fn little(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn the_entry_lies_behind_the_toc() {
+        // addis r2,r12,0x149; addi r2,r2,-0x6f00; mflr r0: do_sys_openat2 of Debian's 6.1
+        assert_eq!(PPC64LE.entry_skip(&little(&[0x3c4c_0149, 0x3842_9100, 0x7c08_02a6])), 8);
+        assert_eq!(PPC64.entry_skip(&big(&[0x3c4c_0149, 0x3842_9100])), 8);
+        // lis r2,...; addi r2,r2,...
+        assert_eq!(PPC64LE.entry_skip(&little(&[0x3c40_c000, 0x3842_9100])), 8);
+        // addis r2,r12; mflr r0. addis r3,r12; addi r2,r2. The other byte order. One of the two. 32 bits.
+        assert_eq!(PPC64LE.entry_skip(&little(&[0x3c4c_0149, 0x7c08_02a6])), 0);
+        assert_eq!(PPC64LE.entry_skip(&little(&[0x3c6c_0149, 0x3842_9100])), 0);
+        assert_eq!(PPC64LE.entry_skip(&big(&[0x3c4c_0149, 0x3842_9100])), 0);
+        assert_eq!(PPC64LE.entry_skip(&little(&[0x3c4c_0149])), 0);
+        assert_eq!(PPC.entry_skip(&big(&[0x3c4c_0149, 0x3842_9100])), 0);
+    }
+
+    #[test]
+    fn entries_are_recognised() {
+        // The TOC; mflr r0; nop. mflr r0; std r0,16(r1); nop.
+        assert!(PPC64LE.looks_like_entry(&little(&[0x3c4c_0149, 0x3842_9100])));
+        assert!(PPC64LE.looks_like_entry(&little(&[0x7c08_02a6, 0x6000_0000])));
+        assert!(PPC64.looks_like_entry(&big(&[0x7c08_02a6, 0xf801_0010, 0x6000_0000])));
+        // mflr r0; stw r0,4(r1); nop
+        assert!(PPC.looks_like_entry(&big(&[0x7c08_02a6, 0x9001_0004, 0x6000_0000])));
+        // Any block may start with these: mflr r0; std r0,16(r1); stdu r1. mflr r0. nop.
+        assert!(!PPC64.looks_like_entry(&big(&[0x7c08_02a6, 0xf801_0010, 0xf821_ffa1])));
+        assert!(!PPC64.looks_like_entry(&big(&[0x7c08_02a6])));
+        assert!(!PPC.looks_like_entry(&big(&[0x7c08_02a6, 0x6000_0000])));
+        assert!(!PPC.looks_like_entry(&big(&[0x6000_0000])));
+    }
+
+    #[test]
+    fn arguments_are_in_registers_or_nowhere() {
+        let name = |n| match PPC64LE.argument(n) {
+            Some(ArgumentPlace::Register(RegisterId(id))) => PPC64LE.registers()[usize::from(id)].name,
+            place => panic!("argument {n} is {place:?}"),
+        };
+        assert_eq!([1, 2, 3, 4, 5, 6, 7, 8].map(name), ["r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10"]);
+        assert_eq!(PPC64LE.argument(9), Some(ArgumentPlace::Zero));
+        assert_eq!(PPC64LE.argument(0), None);
+        assert_eq!(PPC.argument(8), Some(ArgumentPlace::Register(RegisterId(10))));
+    }
+
+    #[test]
+    fn the_return_address_is_in_the_link_register() {
+        assert_eq!(PPC64LE.return_place(), ReturnPlace::Register(PPC64LE.register("link").expect("a register")));
+        assert_eq!(PPC64LE.sp_after_return(0xc000_0000_0123_4560), 0xc000_0000_0123_4560);
+    }
+
+    #[test]
+    fn what_computes_is_writable() {
+        let writable = |isa: &Powerpc| -> Vec<&str> {
+            (0_u8..)
+                .zip(isa.registers())
+                .filter(|(id, _)| isa.writable(RegisterId(*id)))
+                .map(|(_, register)| register.name)
+                .collect()
+        };
+        for isa in [&PPC64LE, &PPC] {
+            let found = writable(isa);
+            assert_eq!(found.len(), 36);
+            assert_eq!(found[32..], ["ctr", "link", "xer", "ccr"]);
+        }
+    }
+
+    #[test]
+    fn privilege_follows_address_and_msr() {
+        assert_eq!(PPC64LE.privilege(GuestAddr(0xc000_0000_0010_0000)), Privilege::Kernel);
+        assert_eq!(PPC64LE.privilege(GuestAddr(0xc008_0000_0010_0000)), Privilege::Kernel);
+        assert_eq!(PPC64LE.privilege(GuestAddr(0xd000_0000_0010_0000)), Privilege::Kernel);
+        // The kernel in real mode, and users.
+        assert_eq!(PPC64LE.privilege(GuestAddr(0x4000)), Privilege::AskRegisters);
+        assert_eq!(PPC64LE.privilege(GuestAddr(0x7fff_8000_0000)), Privilege::AskRegisters);
+        assert_eq!(PPC.privilege(GuestAddr(0xc010_0000)), Privilege::Kernel);
+        assert_eq!(PPC.privilege(GuestAddr(0xb010_0000)), Privilege::AskRegisters);
+        assert!(PPC64LE.is_user_address(GuestAddr(0x7fff_8000_0000)));
+        assert!(!PPC64LE.is_user_address(GuestAddr(0xc000_0000_0010_0000)));
+        assert!(PPC.is_user_address(GuestAddr(0xbfff_ffff)));
+        assert!(!PPC.is_user_address(GuestAddr(0xc000_0000)));
+        // MSR of the kernel and of a user program: QEMU 11.1, pseries.
+        assert!(PPC64LE.is_privileged(0x8000_0000_0280_9033));
+        assert!(!PPC64LE.is_privileged(0x8000_0000_0280_f033));
+    }
+
+    #[test]
+    fn each_kernel_has_its_target() {
+        let found = |target, order| crate::for_kernel(target, order).map(Arch::name);
+        assert_eq!(found("ppc64", Some(ByteOrder::Little)), Some("ppc64le"));
+        assert_eq!(found("ppc64", Some(ByteOrder::Big)), Some("ppc64"));
+        assert_eq!(found("ppc64", None), Some("ppc64le"));
+        assert_eq!(found("ppc", None), Some("ppc"));
+        assert_eq!(found("ppc", Some(ByteOrder::Little)), None);
+    }
+}

@@ -156,7 +156,7 @@ fn is_pair(prefix: Word, suffix: Word) -> bool {
         // MLS: paddi, plwz, plbz, pstw, pstb, plhz, plha, psth, plfs, plfd, pstfs, pstfd.
         2 => subtype & 8 == 0 && matches!(suffix.opcode(), 14 | 32 | 34 | 36 | 38 | 40 | 42 | 44 | 48 | 50 | 52 | 54),
         // MRR: pnop, before anything but what changes the flow.
-        3 if subtype == 0 => !matches!(suffix.opcode(), 0 | 1 | 16..=19),
+        3 if subtype == 0 => !matches!(suffix.opcode(), 1 | 16..=19),
         // MMIRR: the outer products of MMA.
         3 if subtype == 9 => suffix.opcode() == 59 && is_word(),
         _ => false,
@@ -191,5 +191,167 @@ fn indexed_accesses_memory(extended: u32) -> bool {
         // hashst, hashchk, and the privileged ones.
         18 => matches!(extended, 658 | 690 | 722 | 754),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: GuestAddr = GuestAddr(0xc000_0000_0010_0000);
+    const LITTLE: Mode = Mode { order: ByteOrder::Little, is_64: true };
+    const BIG: Mode = Mode { order: ByteOrder::Big, is_64: true };
+    const NARROW: Mode = Mode { order: ByteOrder::Big, is_64: false };
+
+    fn big(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    fn flow(word: u32) -> Flow {
+        BIG.decode(HERE, &word.to_be_bytes()).expect("an instruction").flow
+    }
+
+    #[test]
+    fn the_byte_order_is_the_kernels() {
+        // blr
+        let word = 0x4e80_0020_u32;
+        let expected = Ok(Insn { len: 4, flow: Flow::Return });
+        assert_eq!(LITTLE.decode(HERE, &word.to_le_bytes()), expected);
+        assert_eq!(BIG.decode(HERE, &word.to_be_bytes()), expected);
+        assert_ne!(LITTLE.decode(HERE, &word.to_be_bytes()), expected);
+    }
+
+    #[test]
+    fn targets_wrap_in_the_width_of_addresses() {
+        // ba -0x100: objdump 2.40 shows it without its upper half.
+        assert_eq!(flow(0x4bff_ff02), Flow::Jump { target: GuestAddr(0xffff_ffff_ffff_ff00) });
+        let narrow =
+            |addr, word: u32| NARROW.decode(GuestAddr(addr), &word.to_be_bytes()).expect("an instruction").flow;
+        assert_eq!(narrow(0xc010_0000, 0x4bff_ff02), Flow::Jump { target: GuestAddr(0xffff_ff00) });
+        // b .-0x100; b .+0x100
+        assert_eq!(narrow(0x10, 0x4bff_ff00), Flow::Jump { target: GuestAddr(0xffff_ff10) });
+        assert_eq!(narrow(0xffff_fff0, 0x4800_0100), Flow::Jump { target: GuestAddr(0xf0) });
+    }
+
+    #[test]
+    fn transfers_are_told_apart() {
+        let target = HERE.wrapping_add(0x40);
+        // b; bl; beq; beql; bdnz; bcl 20,31
+        assert_eq!(flow(0x4800_0040), Flow::Jump { target });
+        assert_eq!(flow(0x4800_0041), Flow::Call { target });
+        assert_eq!(flow(0x4182_0040), Flow::Branch { target });
+        assert_eq!(flow(0x4182_0041), Flow::Branch { target });
+        assert_eq!(flow(0x4200_0040), Flow::Branch { target });
+        assert_eq!(flow(0x429f_0041), Flow::Call { target });
+        // blr; beqlr; blrl; bctr; bctrl; bctar; bctarl
+        assert_eq!(flow(0x4e80_0020), Flow::Return);
+        assert_eq!(flow(0x4d82_0020), Flow::Return);
+        assert_eq!(flow(0x4e80_0021), Flow::IndirectCall);
+        assert_eq!(flow(0x4e80_0420), Flow::IndirectJump);
+        assert_eq!(flow(0x4e80_0421), Flow::IndirectCall);
+        assert_eq!(flow(0x4e80_0460), Flow::IndirectJump);
+        assert_eq!(flow(0x4e80_0461), Flow::IndirectCall);
+    }
+
+    #[test]
+    fn only_what_always_traps_is_a_trap() {
+        // trap; twui r0,0; tdui r0,0; sc; scv 0; rfid; attn
+        for word in [0x7fe0_0008, 0x0fe0_0000, 0x0be0_0000, 0x4400_0002, 0x4400_0001, 0x4c00_0024, 0x0000_0200] {
+            assert_eq!(flow(word), Flow::Trap, "{word:x}");
+        }
+        // tdnei r3,0; twllei r3,4; tw 30,r3,r4 with one bit of TO less than all that matter: tw 27; isync; stop; wait
+        for word in [0x0b03_0000, 0x0cc3_0004, 0x7f63_2008, 0x4c00_012c, 0x4c00_02e4, 0x7c00_003c] {
+            assert_eq!(flow(word), Flow::Next, "{word:x}");
+        }
+    }
+
+    #[test]
+    fn prefixed_instructions_exist_on_64_bits() {
+        // pld r3,0(r4)
+        let pld = big(&[0x0400_0000, 0xe464_0000]);
+        assert_eq!(BIG.decode(HERE, &pld), Ok(Insn { len: 8, flow: Flow::Next }));
+        // Across a 64-byte line as well.
+        let crossing = HERE.wrapping_add(0x3c);
+        assert_eq!(BIG.decode(crossing, &pld), Ok(Insn { len: 8, flow: Flow::Next }));
+        assert_eq!(BIG.decode(HERE, &pld[..4]), Err(DecodeError::CutShort { addr: HERE }));
+        assert_eq!(NARROW.decode(HERE, &pld), Err(DecodeError::Invalid { addr: HERE }));
+        // 8LS with lbz; pnop before b; MLS with a prefix; a reserved type of prefix; MMIRR with fadds
+        let none = [
+            [0x0400_0000, 0x8864_0000],
+            [0x0700_0000, 0x4800_0000],
+            [0x0600_0000, 0x0600_0000],
+            [0x0720_0000, 0x6000_0000],
+            [0x0790_0000, 0x6000_0000],
+        ];
+        for words in none {
+            assert_eq!(BIG.decode(HERE, &big(&words)), Err(DecodeError::Invalid { addr: HERE }), "{words:x?}");
+        }
+    }
+
+    #[test]
+    fn boundaries_are_words_but_no_suffixes() {
+        // nop; pld r3,0(r4); blr
+        let text = big(&[0x6000_0000, 0x0400_0000, 0xe464_0000, 0x4e80_0020]);
+        let found: Vec<u64> = (0..16).filter(|offset| BIG.check_boundary(HERE, &text, *offset).is_ok()).collect();
+        assert_eq!(found, [0, 4, 12]);
+        let start = HERE.wrapping_add(4);
+        let inside = BoundaryError::Inside { addr: HERE.wrapping_add(8), start, len: 8 };
+        assert_eq!(BIG.check_boundary(HERE, &text, 8), Err(inside));
+        let unaligned = BoundaryError::Unaligned { addr: HERE.wrapping_add(6), align: 4 };
+        assert_eq!(BIG.check_boundary(HERE, &text, 6), Err(unaligned));
+        assert_eq!(NARROW.check_boundary(HERE, &text, 8), Ok(()));
+        assert_eq!(BIG.check_boundary(HERE, &text, u64::MAX - 3), Ok(()), "nobody knows the text");
+    }
+
+    #[test]
+    fn accesses_are_told_from_arithmetic() {
+        let accesses = |words: &[u32]| accesses_memory(BIG.instruction(HERE, &big(words)).expect("an instruction"));
+        let yes: [(&str, &[u32]); 22] = [
+            ("lwz", &[0x8064_0000]),
+            ("stdu", &[0xf821_ffa1]),
+            ("lmw", &[0xbba4_0000]),
+            ("lq", &[0xe0c3_0000]),
+            ("lfd", &[0xc821_0000]),
+            ("lxv", &[0xf421_0001]),
+            ("lxvp", &[0x1840_0000]),
+            ("ldx", &[0x7c64_282a]),
+            ("lwzx", &[0x7c64_282e]),
+            ("lbzux", &[0x7c64_28ee]),
+            ("lwarx", &[0x7c60_2028]),
+            ("stwcx.", &[0x7c60_212d]),
+            ("lwbrx", &[0x7c64_2c2c]),
+            ("lvx", &[0x7c20_20ce]),
+            ("lxvd2x", &[0x7c20_2698]),
+            ("lfdx", &[0x7c20_24ae]),
+            ("dcbz", &[0x7c00_27ec]),
+            ("icbi", &[0x7c00_27ac]),
+            ("lwepx", &[0x7c60_203e]),
+            ("evldd", &[0x1064_0b01]),
+            ("pld", &[0x0400_0000, 0xe464_0000]),
+            ("plbz", &[0x0600_0000, 0x8864_0000]),
+        ];
+        for (text, words) in yes {
+            assert!(accesses(words), "{text}");
+        }
+        let no: [(&str, &[u32]); 14] = [
+            ("nop", &[0x6000_0000]),
+            ("mflr r0", &[0x7c08_02a6]),
+            ("add", &[0x7c64_2a14]),
+            ("mulld", &[0x7c64_29d2]),
+            ("srad", &[0x7c83_2e34]),
+            ("isel", &[0x7c64_289e]),
+            ("sync", &[0x7c00_04ac]),
+            ("eieio", &[0x7c00_06ac]),
+            ("bl", &[0x4800_0041]),
+            ("lvsl", &[0x7c20_200c]),
+            ("fadd", &[0xfc22_182a]),
+            ("mtspr", &[0x7c68_03a6]),
+            ("pli", &[0x0601_2345, 0x3860_6789]),
+            ("pnop", &[0x0700_0000, 0x0000_0000]),
+        ];
+        for (text, words) in no {
+            // A suffix of zeroes is that of pnop.
+            assert!(!accesses(words), "{text}");
+        }
     }
 }

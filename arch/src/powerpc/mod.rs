@@ -4,6 +4,8 @@ mod abi;
 mod decode;
 mod execute;
 mod frame;
+#[cfg(test)]
+mod golden;
 mod opcodes;
 mod regs;
 mod word;

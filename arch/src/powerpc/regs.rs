@@ -97,3 +97,52 @@ pub(super) fn find(registers: &[Register], name: &str) -> Option<RegisterId> {
     let index = registers.iter().position(|register| register.name == short)?;
     u8::try_from(index).ok().map(RegisterId)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_kernels() {
+        // Linux 6.12 arch/powerpc/kernel/ptrace/ptrace.c, regoffset_table, and the names of spec and documentation.
+        let common = ["nip", "msr", "ctr", "link", "xer", "ccr", "trap", "dar", "dsisr"];
+        for registers in [&REGISTERS_64[..], &REGISTERS_32[..]] {
+            assert!(common.iter().all(|name| find(registers, name).is_some()));
+            for number in 0..32 {
+                let id = Some(general(number));
+                assert_eq!(find(registers, &format!("r{number}")), id);
+                assert_eq!(find(registers, &format!("gpr{number}")), id);
+            }
+            for stranger in
+                ["pc", "ip", "lr", "cr", "sp", "r32", "gpr32", "gprs", "gpr", "gp", "gpnip", "R3", "", "%r3"]
+            {
+                assert_eq!(find(registers, stranger), None, "{stranger}");
+            }
+        }
+        assert!(find(&REGISTERS_64, "softe").is_some() && find(&REGISTERS_64, "mq").is_none());
+        assert!(find(&REGISTERS_32, "softe").is_none() && find(&REGISTERS_32, "mq").is_some());
+    }
+
+    #[test]
+    fn ids_lead_to_their_registers() {
+        let name = |registers: &[Register], RegisterId(id): RegisterId| registers[usize::from(id)].name;
+        let wide = [SP, R3, MSR, CTR, LINK, XER, CCR, SRR0, SRR1, TAR, HSRR0, HSRR1, PVR];
+        let expected = ["r1", "r3", "msr", "ctr", "link", "xer", "ccr", "srr0", "srr1", "tar", "hsrr0", "hsrr1", "pvr"];
+        assert_eq!(wide.map(|id| name(&REGISTERS_64, id)), expected);
+        let narrow = [SP, MSR, CTR, LINK, XER, CCR, SRR0, SRR1, CSRR0, DSRR0, MCSRR0];
+        let expected = ["r1", "msr", "ctr", "link", "xer", "ccr", "srr0", "srr1", "csrr0", "dsrr0", "mcsrr0"];
+        assert_eq!(narrow.map(|id| name(&REGISTERS_32, id)), expected);
+    }
+
+    #[test]
+    fn what_qemu_lists_twice_is_chosen_by_feature() {
+        let qemu = |name| match REGISTERS_64[usize::from(find(&REGISTERS_64, name).expect("a register").0)].source {
+            RegisterSource::Qemu { name, feature } => (name, feature),
+            source => panic!("{name} comes from {source:?}"),
+        };
+        let core = Some("org.gnu.gdb.power.core");
+        assert_eq!(["link", "ctr", "xer", "ccr"].map(qemu), [("lr", core), ("ctr", core), ("xer", core), ("cr", core)]);
+        assert_eq!(qemu("r3"), ("r3", core));
+        assert_eq!(qemu("dar"), ("dar", Some("org.qemu.power.spr")));
+    }
+}
