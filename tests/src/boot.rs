@@ -223,7 +223,7 @@ impl Boot {
         };
         let code_cache = self.code_cache_mb.map(|size| format!(",tb-size={size}")).unwrap_or_default();
         let accel = format!("{threads}{code_cache}");
-        command.args(arch.machine()).args(["-nodefaults", "-nographic", "-no-reboot", "-accel", &accel]);
+        command.args(self.kernel.machine()).args(["-nodefaults", "-nographic", "-no-reboot", "-accel", &accel]);
         command.args(["-smp", &self.smp.to_string(), "-m", &format!("{}M", self.memory_mb), "-serial", "stdio"]);
         if self.second_serial {
             let path = doubled(&folder.path().join("serial2").display().to_string());

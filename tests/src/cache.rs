@@ -7,7 +7,7 @@
 //! | `manifest.json` | what is complete, with the sha256 of each file |
 //! | `qemu/VERSION/bin/qemu-system-TARGET` | a QEMU that brings its own libraries; run it like any QEMU |
 //! | `guests/NAME/vmlinuz` or `vmlinux`, `guests/NAME/version` | a kernel image and the text of its version |
-//! | `guests/x86_64-bare/bare.elf` | a guest without a kernel |
+//! | `guests/ARCH-bare/bare.elf` | a guest without a kernel |
 //! | `cross/ARCH/bin/TRIPLET-gcc`, ... | the compiler for a guest that the host's gcc does not build for |
 //! | `cross/tools/bin` | what building a kernel takes besides |
 //! | `init/ARCH/init`, `init/ARCH/initramfs.cpio` | the init program and the initramfs around it |

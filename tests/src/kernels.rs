@@ -63,7 +63,7 @@ impl GuestArch {
     }
 
     /// The machine options without which a guest of this architecture does not boot as the tests expect.
-    pub(crate) const fn machine(self) -> &'static [&'static str] {
+    const fn machine(self) -> &'static [&'static str] {
         match self {
             Self::X86_64 | Self::I386 => &["-M", "pc", "-cpu", "max"],
             // With QEMU's own small firmware it takes a third of the time.
@@ -134,6 +134,12 @@ pub enum GuestKernel {
     /// No Linux: `guest-images/bare`, which runs single instructions and prints what they did. It knows no command line
     /// and no script, and powers off by itself.
     X86_64Bare,
+    /// The same for ppc64: `guest-images/bare/powerpc`.
+    Ppc64Bare,
+    /// The same sources in little endian.
+    Ppc64leBare,
+    /// The same for sparc64: `guest-images/bare/sparc64`.
+    Sparc64Bare,
 }
 
 impl GuestKernel {
@@ -149,6 +155,9 @@ impl GuestKernel {
         Self::Ppc32Pmac6_1,
         Self::Sparc64Sun4u6_1,
     ];
+
+    /// Every guest without a kernel.
+    pub const BARE: [Self; 4] = [Self::X86_64Bare, Self::Ppc64Bare, Self::Ppc64leBare, Self::Sparc64Bare];
 
     /// The Linux kernel of `arch` that is the quickest to boot.
     #[must_use]
@@ -177,6 +186,9 @@ impl GuestKernel {
             Self::Ppc32Pmac6_1 => "ppc32-6.1-pmac",
             Self::Sparc64Sun4u6_1 => "sparc64-6.1-sun4u",
             Self::X86_64Bare => "x86_64-bare",
+            Self::Ppc64Bare => "ppc64-bare",
+            Self::Ppc64leBare => "ppc64le-bare",
+            Self::Sparc64Bare => "sparc64-bare",
         }
     }
 
@@ -190,17 +202,26 @@ impl GuestKernel {
             | Self::X86_64Cloud7
             | Self::X86_64Bare => GuestArch::X86_64,
             Self::I386Pae6_1 => GuestArch::I386,
-            Self::Ppc64le6_1 => GuestArch::Ppc64le,
-            Self::Ppc64Pseries6_1 => GuestArch::Ppc64,
+            Self::Ppc64le6_1 | Self::Ppc64leBare => GuestArch::Ppc64le,
+            Self::Ppc64Pseries6_1 | Self::Ppc64Bare => GuestArch::Ppc64,
             Self::Ppc32Pmac6_1 => GuestArch::Ppc32,
-            Self::Sparc64Sun4u6_1 => GuestArch::Sparc64,
+            Self::Sparc64Sun4u6_1 | Self::Sparc64Bare => GuestArch::Sparc64,
         }
     }
 
     /// Whether it is a Linux kernel, which starts the init program from an initramfs.
     #[must_use]
     pub const fn is_linux(self) -> bool {
-        !matches!(self, Self::X86_64Bare)
+        !matches!(self, Self::X86_64Bare | Self::Ppc64Bare | Self::Ppc64leBare | Self::Sparc64Bare)
+    }
+
+    /// The machine options without which it does not boot as the tests expect.
+    pub(crate) const fn machine(self) -> &'static [&'static str] {
+        match self {
+            // Prefixed instructions.
+            Self::Ppc64Bare | Self::Ppc64leBare => &["-M", "pseries,x-vof=on", "-cpu", "power10"],
+            _ => self.arch().machine(),
+        }
     }
 
     /// The image's file name in its folder.
@@ -220,11 +241,13 @@ mod tests {
 
     #[test]
     fn folders_begin_with_the_architecture_and_differ() {
-        let mut names: Vec<&str> = GuestKernel::ALL.map(GuestKernel::name).into();
-        assert!(GuestKernel::ALL.iter().all(|kernel| kernel.name().starts_with(&format!("{}-", kernel.arch().name()))));
+        let all = || GuestKernel::ALL.into_iter().chain(GuestKernel::BARE);
+        assert!(all().all(|kernel| kernel.name().starts_with(&format!("{}-", kernel.arch().name()))));
+        let mut names: Vec<&str> = all().map(GuestKernel::name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), GuestKernel::ALL.len());
+        assert_eq!(names.len(), all().count());
+        assert!(all().all(|kernel| kernel.is_linux() == GuestKernel::ALL.contains(&kernel)));
         for arch in GuestArch::ALL {
             assert_eq!(GuestKernel::of(arch).arch(), arch);
             assert_eq!(GuestArch::from_name(arch.name()), Some(arch));

@@ -1,7 +1,7 @@
 //! The project's chores: `cargo xtask setup`, `test`, `demo`, `bench`, `ci`.
 //!
 //! - `setup` fills the cache outside of the checkout with QEMU, guest kernels and the init program: [`setup`] decides
-//!   what is to be made, [`recipes`] says how ([`kernels`] and [`cross`] those that are more than unpacking),
+//!   what is to be made, [`recipes`] says how ([`kernels`], [`programs`] and [`cross`] those that are more than unpacking),
 //!   [`debian`] brings the packages, [`manifest`] remembers what is complete.
 //! - `test`, `bench` and `ci` run cargo in the right order: [`chores`].
 //! - `demo` boots a guest with probes: [`demo`].
@@ -14,6 +14,7 @@ mod hash;
 mod kernels;
 mod manifest;
 mod process;
+mod programs;
 mod progress;
 mod queue;
 mod recipes;

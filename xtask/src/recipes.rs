@@ -1,7 +1,7 @@
 //! What the set-up makes: each [`Recipe`] fills one folder of the cache.
 //!
-//! Here are the list, the stamps, QEMU and the guests' programs; kernels are in [`kernels`], compilers for other machines
-//! in [`cross`].
+//! Here are the list, the stamps and QEMU; kernels are in [`kernels`], the guests' own programs in [`programs`],
+//! compilers for other machines in [`cross`].
 //!
 //! A QEMU is unpacked together with its libraries down to libc and started by its own dynamic loader, so that it runs
 //! on any Debian and beside any other QEMU. Modules and firmware must come from the same build, but Debian's QEMU
@@ -14,14 +14,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use qkprobe_tests::initramfs::Initramfs;
 use qkprobe_tests::{GuestArch, GuestKernel, Qemu};
 
 use crate::debian::{Apt, Choice, Part, unpack};
 use crate::kernels::Sources;
 use crate::process::output;
 use crate::progress::Progress;
-use crate::{cross, kernels};
+use crate::{cross, kernels, programs};
 
 /// Goes into every stamp. Count up when the code below makes something else of the same recipe.
 const REVISION: u32 = 1;
@@ -45,51 +44,6 @@ exec "$root/usr/bin/qemu-ld" --library-path "$root/usr/lib/x86_64-linux-gnu" "$r
 
 /// Where Debian's QEMU looks for modules.
 const MODULE_PATH: &str = "/usr/lib/x86_64-linux-gnu/qemu\0";
-
-/// The init program and how it is built.
-const INIT_SOURCES: [(&str, &str); 6] = [
-    ("qk.h", include_str!("../../guest-images/init/qk.h")),
-    ("init.c", include_str!("../../guest-images/init/init.c")),
-    ("load.c", include_str!("../../guest-images/init/load.c")),
-    ("files.c", include_str!("../../guest-images/init/files.c")),
-    ("machine.c", include_str!("../../guest-images/init/machine.c")),
-    ("workers.c", include_str!("../../guest-images/init/workers.c")),
-];
-const INIT_FLAGS: [&str; 8] = [
-    "-std=gnu11",
-    "-static",
-    "-O2",
-    "-Wall",
-    "-Wextra",
-    "-pthread",
-    // For guests of 32 bits: /proc/kcore is longer than 2 GB, and time goes on after 2038.
-    "-D_FILE_OFFSET_BITS=64",
-    "-D_TIME_BITS=64",
-];
-
-/// The guest without a kernel and how it is built.
-const BARE_SOURCES: [(&str, &str); 9] = [
-    ("bare.inc", include_str!("../../guest-images/bare/bare.inc")),
-    ("bare.ld", include_str!("../../guest-images/bare/bare.ld")),
-    ("boot.S", include_str!("../../guest-images/bare/boot.S")),
-    ("traps.S", include_str!("../../guest-images/bare/traps.S")),
-    ("harness.S", include_str!("../../guest-images/bare/harness.S")),
-    ("flow.S", include_str!("../../guest-images/bare/flow.S")),
-    ("shapes.S", include_str!("../../guest-images/bare/shapes.S")),
-    ("data.S", include_str!("../../guest-images/bare/data.S")),
-    ("system.S", include_str!("../../guest-images/bare/system.S")),
-];
-const BARE_FLAGS: [&str; 9] = [
-    "-nostdlib",
-    "-static",
-    "-no-pie",
-    "-Wa,--fatal-warnings",
-    "-Wl,--fatal-warnings",
-    "-Wl,--build-id=none",
-    "-Wl,-z,noexecstack",
-    "-Wl,-z,max-page-size=4096",
-    "-Wl,-T,bare.ld",
-];
 
 /// One folder of the cache and how to fill it.
 #[derive(Debug)]
@@ -146,6 +100,7 @@ pub(crate) fn all() -> Vec<Recipe> {
         if let Some(folder) = cross::folder(arch) {
             recipes.push(Recipe { folder, arch: Some(arch), kind: Kind::Compiler });
             recipes.push(init(arch));
+            recipes.extend(GuestKernel::BARE.into_iter().filter(|kernel| kernel.arch() == arch).map(kernel));
         }
     }
     recipes.push(qemu(Qemu::V7_2));
@@ -191,7 +146,9 @@ fn kernel(kernel: GuestKernel) -> Recipe {
         GuestKernel::I386Pae6_1 => package("linux-image-686-pae", &["bookworm"]),
         GuestKernel::Ppc64le6_1 => package("linux-image-powerpc64le", &["bookworm"]),
         GuestKernel::Ppc64Pseries6_1 | GuestKernel::Ppc32Pmac6_1 | GuestKernel::Sparc64Sun4u6_1 => Kind::Build,
-        GuestKernel::X86_64Bare => Kind::Bare,
+        GuestKernel::X86_64Bare | GuestKernel::Ppc64Bare | GuestKernel::Ppc64leBare | GuestKernel::Sparc64Bare => {
+            Kind::Bare
+        }
     };
     Recipe { folder: format!("guests/{}", kernel.name()), arch: Some(kernel.arch()), kind }
 }
@@ -200,8 +157,8 @@ impl Recipe {
     /// Differs when the recipe does.
     pub(crate) fn stamp(&self) -> String {
         let text = match self.kind {
-            Kind::Init => format!("{INIT_SOURCES:?} {INIT_FLAGS:?}"),
-            Kind::Bare => format!("{BARE_SOURCES:?} {BARE_FLAGS:?}"),
+            Kind::Init => programs::init_stamp(),
+            Kind::Bare => programs::bare_stamp(self.arch.unwrap_or(GuestArch::X86_64)),
             Kind::Qemu { .. } => WRAPPER.to_owned(),
             Kind::Kernel { .. } => String::new(),
             Kind::Build => format!("{} {:?}", kernels::COMMON_CONFIG, self.arch.map(kernels::config)),
@@ -236,8 +193,8 @@ impl Recipe {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let (item, arch) = (self.folder.as_str(), self.arch.unwrap_or(GuestArch::X86_64));
         match self.kind {
-            Kind::Init => self.make_init(arch, folder, tools),
-            Kind::Bare => self.make_bare(folder, tools),
+            Kind::Init => programs::make_init(item, arch, folder, tools).map(|()| self.stamp()[..12].to_owned()),
+            Kind::Bare => programs::make_bare(item, arch, folder, tools).map(|()| self.stamp()[..12].to_owned()),
             Kind::Qemu { version, choice, packages } => self.make_qemu(folder, tools, version, choice, packages),
             Kind::Kernel { choice, meta } => kernels::take(item, arch, folder, tools, choice, meta),
             Kind::Build => kernels::build(item, arch, folder, tools),
@@ -279,48 +236,6 @@ impl Recipe {
         fs::remove_file(folder.join("bin")).map_err(io)?;
         fs::rename(folder.join("tmp-bin"), folder.join("bin")).map_err(io)?;
         check_version(&folder.join("bin/qemu-system-x86_64"), wanted)
-    }
-
-    fn make_init(&self, arch: GuestArch, folder: &Path, tools: Tools<'_>) -> Result<String, String> {
-        tools.progress.step(&self.folder, "compiling");
-        let io = |error: std::io::Error| format!("{}: {error}", folder.display());
-        let program = folder.join("init");
-        let mut compiler = Command::new(format!("{}gcc", cross::prefix(arch)?));
-        compiler.current_dir(tools.scratch).args(INIT_FLAGS).arg("-o").arg(&program);
-        for (name, text) in INIT_SOURCES {
-            fs::write(tools.scratch.join(name), text).map_err(io)?;
-            if name.ends_with(".c") {
-                compiler.arg(name);
-            }
-        }
-        output(&mut compiler).map_err(|error| {
-            let [gcc, libc] = cross::packages(arch);
-            format!("the guests' init program does not build (it needs the packages {gcc} and {libc}): {error}")
-        })?;
-        // The kernel opens /dev/console for init before anything can be mounted.
-        let archive = Initramfs::new()
-            .dir("/dev")
-            .char_device("/dev/console", 5, 1)
-            .file("/init", 0o755, &fs::read(&program).map_err(io)?)
-            .finish();
-        fs::write(folder.join("initramfs.cpio"), archive).map_err(io)?;
-        Ok(self.stamp()[..12].to_owned())
-    }
-
-    fn make_bare(&self, folder: &Path, tools: Tools<'_>) -> Result<String, String> {
-        tools.progress.step(&self.folder, "assembling");
-        let mut compiler = Command::new("gcc");
-        compiler.current_dir(tools.scratch).args(BARE_FLAGS).arg("-o").arg(folder.join(GuestKernel::X86_64Bare.file()));
-        for (name, text) in BARE_SOURCES {
-            let path = tools.scratch.join(name);
-            fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-            if name.ends_with(".S") {
-                compiler.arg(name);
-            }
-        }
-        output(&mut compiler)
-            .map_err(|error| format!("the bare guest does not build (it needs the package gcc): {error}"))?;
-        Ok(self.stamp()[..12].to_owned())
     }
 }
 
