@@ -5,20 +5,22 @@ use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use qkprobe_arch::Arch;
 use qkprobe_symbols::KernelImage;
-use qkprobe_tests::{Boot, BootResult, Cache, GuestKernel, Qemu, Summary};
+use qkprobe_tests::{Boot, BootResult, Cache, GuestArch, GuestKernel, Qemu, Summary};
 use tempfile::TempDir;
 
 use crate::stats::median;
 
-/// The guest of all rows: the smallest kernel.
+/// The guest of all rows that name no other: the smallest kernel.
 pub(crate) const GUEST: GuestKernel = GuestKernel::X86_64Cloud6_1;
 /// `nokaslr`: gdb and the guest's own kprobes get addresses. Without the mitigations a system call is cheap, so that what a probe adds
 /// stands out. The clock is one whose rate is known, not measured at boot as the TSC's is: that error would be in all differences.
-const APPEND: &str = "nokaslr nopti mitigations=off quiet clocksource=hpet";
+const APPEND_X86: &str = "nokaslr nopti mitigations=off quiet clocksource=hpet";
+const APPEND: &str = "mitigations=off quiet";
 const TIMEOUT: Duration = Duration::from_secs(300);
 const EMPTY_PLUGIN: &str = include_str!("../empty-plugin/empty.c");
 
@@ -73,6 +75,8 @@ impl Scale {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Round {
     values: BTreeMap<String, f64>,
+    /// Of all names that are set: the guest, where it is not that of most rows.
+    prefix: &'static str,
     /// What makes the values of a configuration doubtful.
     pub(crate) notes: Vec<String>,
 }
@@ -83,7 +87,15 @@ impl Round {
     }
 
     pub(crate) fn set(&mut self, name: impl Into<String>, value: f64) {
-        self.values.insert(name.into(), value);
+        self.values.insert(format!("{}{}", self.prefix, name.into()), value);
+    }
+
+    /// Runs `measure` with names that begin so.
+    pub(crate) fn with_prefix<R>(&mut self, prefix: &'static str, measure: impl FnOnce(&mut Self) -> R) -> R {
+        self.prefix = prefix;
+        let result = measure(self);
+        self.prefix = "";
+        result
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
@@ -112,10 +124,13 @@ impl Round {
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) qemu: Qemu,
+    pub(crate) kernel: GuestKernel,
     pub(crate) scale: Scale,
     pub(crate) cache: Cache,
     pub(crate) arch: &'static dyn Arch,
     pub(crate) image: KernelImage,
+    /// The same for other guests.
+    others: [OnceLock<Result<Box<Bench>, String>>; 2],
     /// Removed at the end.
     scratch: TempDir,
 }
@@ -125,14 +140,37 @@ impl Bench {
     ///
     /// # Errors
     /// What is missing.
-    pub(crate) fn open(qemu: Qemu, scale: Scale) -> Result<Self, String> {
+    pub(crate) fn open(qemu: Qemu, kernel: GuestKernel, scale: Scale) -> Result<Self, String> {
         let cache = Cache::open().map_err(|error| error.to_string())?;
-        let path = cache.kernel(GUEST).map_err(|error| error.to_string())?;
+        let path = cache.kernel(kernel).map_err(|error| error.to_string())?;
         let image = KernelImage::load(&path).map_err(|error| error.to_string())?;
-        let name = GUEST.arch().name();
+        let name = kernel.arch().name();
         let arch = qkprobe_arch::by_name(name).ok_or_else(|| format!("no support for {name}"))?;
         let scratch = scratch().map_err(|error| format!("no temporary folder: {error}"))?;
-        Ok(Self { qemu, scale, cache, arch, image, scratch })
+        Ok(Self { qemu, kernel, scale, cache, arch, image, others: Default::default(), scratch })
+    }
+
+    /// The same for another guest.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn of(&self, arch: GuestArch) -> Result<&Self, String> {
+        let index = usize::from(arch == GuestArch::Sparc64);
+        let open = || Self::open(self.qemu, GuestKernel::of(arch), self.scale).map(Box::new);
+        self.others[index].get_or_init(open).as_deref().map_err(Clone::clone)
+    }
+
+    /// The function that the system call `name` calls.
+    pub(crate) fn syscall(&self, name: &str) -> String {
+        match self.kernel.arch() {
+            GuestArch::X86_64 => format!("__x64_sys_{name}"),
+            _ => format!("sys_{name}"),
+        }
+    }
+
+    /// The function that a `getppid` calls once.
+    pub(crate) fn getppid(&self) -> String {
+        self.syscall("getppid")
     }
 
     /// A file of the bench's own folder.
@@ -142,7 +180,8 @@ impl Bench {
 
     /// A boot with one vCPU, without a plugin.
     pub(crate) fn boot(&self) -> Boot {
-        Boot::new(self.qemu, GUEST).append(APPEND).timeout(TIMEOUT)
+        let append = if self.kernel.arch() == GuestArch::X86_64 { APPEND_X86 } else { APPEND };
+        Boot::new(self.qemu, self.kernel).append(append).timeout(TIMEOUT)
     }
 
     /// The same with qkprobe, whose records go to a file in memory.

@@ -13,12 +13,14 @@ use crate::bench::{Bench, Round, check, summary};
 use crate::places;
 use crate::stats::median;
 
-/// The function that a `getppid` calls once.
+/// The function that a `getppid` of the guest of most rows calls once.
 pub(crate) const GETPPID: &str = "__x64_sys_getppid";
 /// The function that an `openclose` calls once.
 pub(crate) const OPEN: &str = "do_sys_openat2";
 /// A function that no loop of ours calls.
-const ELSEWHERE_PROBE: &str = "p:other/elsewhere __x64_sys_reboot";
+fn elsewhere_probe(bench: &Bench) -> String {
+    format!("probe=p:other/elsewhere {}", bench.syscall("reboot"))
+}
 
 /// The loop to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +55,7 @@ const GROUP: &str = "bench/";
 
 /// A probe is armed, and not on the way of the loops.
 pub(crate) fn elsewhere(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let boot = bench.boot_with_plugin().plugin_arg(format!("probe={ELSEWHERE_PROBE}"));
+    let boot = bench.boot_with_plugin().plugin_arg(elsewhere_probe(bench));
     let boot = bench.run(&Loop::Open.script(bench, Loop::Getppid.script(bench, boot)))?;
     round.set_loops("elsewhere", &boot);
     Ok(())
@@ -61,7 +63,7 @@ pub(crate) fn elsewhere(bench: &Bench, round: &mut Round) -> Result<(), String> 
 
 /// One probe that only counts.
 pub(crate) fn count(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "count", Loop::Getppid, &[format!("count=p:bench/e {GETPPID}")])
+    with(bench, round, "count", Loop::Getppid, &[format!("count=p:bench/e {}", bench.getppid())])
 }
 
 /// A counting probe on each instruction of the function: many hits in one call, so that the difference is well above the noise.
@@ -71,53 +73,83 @@ pub(crate) fn count_all(bench: &Bench, round: &mut Round) -> Result<(), String> 
 
 /// An event without arguments.
 pub(crate) fn event(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "event", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID}")])
+    with(bench, round, "event", Loop::Getppid, &[format!("probe=p:bench/e {}", bench.getppid())])
 }
 
 /// An event with three registers.
 pub(crate) fn registers(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "event-3", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID} a=%di b=%si c=%dx")])
+    with(
+        bench,
+        round,
+        "event-3",
+        Loop::Getppid,
+        &[format!("probe=p:bench/e {} a=$arg1 b=$arg2 c=$arg3", bench.getppid())],
+    )
 }
 
 /// An event with a string of user memory. The loop that opens files is too long to show a few hundred nanoseconds, so the
 /// string is what the caller's stack pointer points to, taken from `pt_regs` (offset 152 on x86_64): one dereference more
 /// than a system call's own argument needs.
 pub(crate) fn string(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "event-string", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID} s=+0(+152($arg1)):ustring")])
+    with(
+        bench,
+        round,
+        "event-string",
+        Loop::Getppid,
+        &[format!("probe=p:bench/e {} s=+0(+152($arg1)):ustring", bench.getppid())],
+    )
 }
 
 /// An event behind an instruction in the middle of its block: the callback is at the next instruction.
 pub(crate) fn post(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let offset = places::middle(&bench.image, bench.arch, GETPPID)?;
-    with(bench, round, "post", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID}+{offset:#x} do post")])
+    let offset = places::middle(&bench.image, bench.arch, &bench.getppid())?;
+    with(bench, round, "post", Loop::Getppid, &[format!("probe=p:bench/e {}+{offset:#x} do post", bench.getppid())])
 }
 
 /// An event behind an instruction that goes elsewhere: the callback is where it lands.
 pub(crate) fn post_landing(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let offset = places::transfer(&bench.image, bench.arch, GETPPID)?;
-    with(bench, round, "post-landing", Loop::Getppid, &[format!("probe=p:bench/e {GETPPID}+{offset:#x} do post")])
+    let offset = places::transfer(&bench.image, bench.arch, &bench.getppid())?;
+    with(
+        bench,
+        round,
+        "post-landing",
+        Loop::Getppid,
+        &[format!("probe=p:bench/e {}+{offset:#x} do post", bench.getppid())],
+    )
 }
 
 /// A call and its return, with the value and the time between them.
 pub(crate) fn returned(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "return", Loop::Getppid, &[format!("probe=r:bench/e {GETPPID} ret=$retval:s64 ns=$latency")])
+    with(
+        bench,
+        round,
+        "return",
+        Loop::Getppid,
+        &[format!("probe=r:bench/e {} ret=$retval:s64 ns=$latency", bench.getppid())],
+    )
 }
 
 /// A call and its return, only counted.
 pub(crate) fn return_count(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    with(bench, round, "return-count", Loop::Getppid, &[format!("count=r:bench/e {GETPPID}")])
+    with(bench, round, "return-count", Loop::Getppid, &[format!("count=r:bench/e {}", bench.getppid())])
 }
 
 /// The function does not run.
 pub(crate) fn overridden(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let boot =
-        with_boot(bench, round, "override", Loop::Getppid, &[format!("count=p:bench/e {GETPPID} do override=1")])?;
+    let boot = with_boot(
+        bench,
+        round,
+        "override",
+        Loop::Getppid,
+        &[format!("count=p:bench/e {} do override=1", bench.getppid())],
+    )?;
     tell_effects(round, "override", &boot)
 }
 
 /// A register is set, one that the function does not read: all system calls have one argument, in `%di`.
 pub(crate) fn set(bench: &Bench, round: &mut Round) -> Result<(), String> {
-    let boot = with_boot(bench, round, "set", Loop::Getppid, &[format!("count=p:bench/e {GETPPID} do set:%si=0")])?;
+    let boot =
+        with_boot(bench, round, "set", Loop::Getppid, &[format!("count=p:bench/e {} do set:%si=0", bench.getppid())])?;
     tell_effects(round, "set", &boot)
 }
 
@@ -138,7 +170,7 @@ pub(crate) fn verify(bench: &Bench, round: &mut Round) -> Result<(), String> {
 
 /// A counting probe on each instruction that a call surely executes.
 fn count_each(bench: &Bench) -> Result<Vec<String>, String> {
-    let line = places::straight_line(&bench.image, bench.arch, GETPPID)?;
+    let line = places::straight_line(&bench.image, bench.arch, &bench.getppid())?;
     let probe = |(index, addr): (usize, u64)| format!("count=p:bench/e{index} {addr:#x}");
     Ok(line.iter().map(|(addr, _)| addr.0).enumerate().map(probe).collect())
 }
@@ -174,7 +206,7 @@ fn with_boot(
     arguments: &[String],
 ) -> Result<BootResult, String> {
     let boot = arguments.iter().fold(bench.boot_with_plugin(), |boot, argument| boot.plugin_arg(argument));
-    let boot = alternately(bench, boot.plugin_arg(format!("probe={ELSEWHERE_PROBE}")), what)?;
+    let boot = alternately(bench, boot.plugin_arg(elsewhere_probe(bench)), what)?;
     let times: Vec<f64> = boot.qk_all(what.command()).map(|line| line.number("ns")).collect();
     let pairs: Vec<_> = times.chunks_exact(2).skip(1).map(|pair| (pair[0], pair[1])).collect();
     let mut set = |suffix: &str, values: Vec<f64>| {

@@ -84,7 +84,7 @@ fn run(options: &Options) -> Result<(), String> {
         ROWS.iter().filter(|row| options.only.is_empty() || options.only.iter().any(|name| name == row.name)).collect();
     let needed = |configuration: &&Configuration| rows.iter().any(|row| row.needs.contains(&configuration.name));
     let configurations: Vec<&Configuration> = CONFIGURATIONS.iter().filter(needed).collect();
-    let bench = Bench::open(qemu, if options.quick { Scale::QUICK } else { Scale::FULL })?;
+    let bench = Bench::open(qemu, GUEST, if options.quick { Scale::QUICK } else { Scale::FULL })?;
     let mut machine = Machine::describe(&bench.cache, qemu, GUEST);
     let (rounds, failures) = measure(&bench, options.rounds, &configurations);
     machine.measured();

@@ -1,5 +1,6 @@
 //! The rows of the table: what each compares, from which configurations, and the design's bound.
 
+use qkprobe_tests::GuestArch;
 use serde::Serialize;
 
 use crate::bench::{Bench, Round};
@@ -10,6 +11,19 @@ use crate::{arming, gdb, guest_kprobe, hits, overhead, registration, removal};
 pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Bench, &mut Round) -> Result<(), String>,
+}
+
+/// A configuration on another guest: what it measures is named `GUEST:...`.
+macro_rules! other {
+    ($name:literal, $arch:ident, $run:path) => {
+        Configuration {
+            name: $name,
+            run: |bench, round| {
+                let prefix = if matches!(GuestArch::$arch, GuestArch::Sparc64) { "sparc64:" } else { "ppc64le:" };
+                round.with_prefix(prefix, |round| $run(bench.of(GuestArch::$arch)?, round))
+            },
+        }
+    };
 }
 
 /// All of them, in the order of a round: what is compared stands side by side.
@@ -38,6 +52,18 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
     Configuration { name: "arm-1cpu", run: arming::one },
     Configuration { name: "never", run: removal::never },
     Configuration { name: "removed", run: removal::removed },
+    other!("ppc64le:guest", Ppc64le, overhead::guest),
+    other!("ppc64le:loaded", Ppc64le, overhead::loaded),
+    other!("ppc64le:empty", Ppc64le, overhead::empty),
+    other!("ppc64le:count", Ppc64le, hits::count),
+    other!("ppc64le:event-3", Ppc64le, hits::registers),
+    other!("ppc64le:return", Ppc64le, hits::returned),
+    other!("sparc64:guest", Sparc64, overhead::guest),
+    other!("sparc64:loaded", Sparc64, overhead::loaded),
+    other!("sparc64:empty", Sparc64, overhead::empty),
+    other!("sparc64:count", Sparc64, hits::count),
+    other!("sparc64:event-3", Sparc64, hits::registers),
+    other!("sparc64:return", Sparc64, hits::returned),
 ];
 
 /// What a row's numbers are.
@@ -259,6 +285,26 @@ pub(crate) const ROWS: &[Row] = &[
         &["never", "removed"], Value::Ratio("removed/work", "never/work")),
     row("removed-call", "One getppid after they were removed, minus one before they came, in one boot", Unit::Nanoseconds, None,
         &["removed"], Value::Difference("removed/getppid", "removed-before/getppid")),
+    row("ppc64le-loaded", "ppc64le guest with the plugin loaded and no probe, over one without plugin", Unit::Ratio, at_most(1.01),
+        &["ppc64le:guest", "ppc64le:loaded"], Value::Ratio("ppc64le:loaded/work", "ppc64le:guest/work")),
+    row("ppc64le-empty", "... with an empty plugin", Unit::Ratio, None,
+        &["ppc64le:guest", "ppc64le:empty"], Value::Ratio("ppc64le:empty/work", "ppc64le:guest/work")),
+    row("ppc64le-count", "A hit that counts", Unit::Nanoseconds, at_most(5.0),
+        &["ppc64le:count"], Value::PerHit(Hit::new("ppc64le:count", "getppid"))),
+    row("ppc64le-event-3", "A hit with three registers", Unit::Nanoseconds, at_most(200.0),
+        &["ppc64le:event-3"], Value::PerHit(Hit::new("ppc64le:event-3", "getppid"))),
+    row("ppc64le-return", "A call and its return, with value and latency", Unit::Nanoseconds, at_most(400.0),
+        &["ppc64le:return"], Value::PerHit(Hit::new("ppc64le:return", "getppid"))),
+    row("sparc64-loaded", "sparc64 guest with the plugin loaded and no probe, over one without plugin", Unit::Ratio, at_most(1.01),
+        &["sparc64:guest", "sparc64:loaded"], Value::Ratio("sparc64:loaded/work", "sparc64:guest/work")),
+    row("sparc64-empty", "... with an empty plugin", Unit::Ratio, None,
+        &["sparc64:guest", "sparc64:empty"], Value::Ratio("sparc64:empty/work", "sparc64:guest/work")),
+    row("sparc64-count", "A hit that counts (privilege is asked for at each: no inline counter)", Unit::Nanoseconds, None,
+        &["sparc64:count"], Value::PerHit(Hit::new("sparc64:count", "getppid"))),
+    row("sparc64-event-3", "A hit with three registers", Unit::Nanoseconds, at_most(200.0),
+        &["sparc64:event-3"], Value::PerHit(Hit::new("sparc64:event-3", "getppid"))),
+    row("sparc64-return", "A call and its return, with value and latency", Unit::Nanoseconds, at_most(400.0),
+        &["sparc64:return"], Value::PerHit(Hit::new("sparc64:return", "getppid"))),
 ];
 
 #[cfg(test)]
