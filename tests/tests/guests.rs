@@ -1,0 +1,49 @@
+//! What every guest architecture owes: exact counts, values and strings, whatever its byte order, word size and registers.
+
+use qkprobe_tests::{Boot, Guest, GuestArch, GuestKernel, Qemu};
+use serde_json::json;
+
+/// The guests that have no test program of their own for the same.
+const GUESTS: [GuestArch; 5] =
+    [GuestArch::I386, GuestArch::Ppc64le, GuestArch::Ppc64, GuestArch::Ppc32, GuestArch::Sparc64];
+
+/// Whether the plugin can do more there than count and record addresses.
+fn shows_registers(arch: GuestArch, qemu: Qemu) -> bool {
+    arch != GuestArch::Sparc64 || qemu != Qemu::V10_0
+}
+
+fn boot(arch: GuestArch, qemu: Qemu) -> Boot {
+    Boot::new(qemu, GuestKernel::of(arch)).plugin()
+}
+
+/// The function behind a system call.
+fn syscall(arch: GuestArch, name: &str) -> String {
+    match arch {
+        GuestArch::I386 => format!("__ia32_sys_{name}"),
+        _ => format!("sys_{name}"),
+    }
+}
+
+/// A probe that is switched on and off in a running guest sees every call while it is on, and none while it is off.
+#[test]
+fn switched_on_and_off_at_run_time() {
+    const CALLS: u64 = 20_000;
+    for arch in GUESTS {
+        let args = if shows_registers(arch, Qemu::V11_1) { " a=$arg1" } else { "" };
+        let getppid = syscall(arch, "getppid");
+        let boot = boot(arch, Qemu::V11_1)
+            .plugin_arg(format!("probe=p:bench/e {getppid}{args}"))
+            .plugin_arg(format!("count=p:other/e {}", syscall(arch, "reboot")));
+        let mut guest = Guest::start(boot, std::iter::repeat_n(format!("getppid {CALLS}"), 6));
+        let mut expected = guest.client.hits("bench/e");
+        for _ in 0..3 {
+            for (switch, calls) in [("enable", CALLS), ("disable", 0)] {
+                let reply = guest.client.request(json!({ "cmd": switch, "event": "bench/" }));
+                guest.step();
+                expected += calls;
+                assert_eq!(guest.client.hits("bench/e"), expected, "{arch:?}: after {switch}: {reply}");
+            }
+        }
+        guest.finish();
+    }
+}
