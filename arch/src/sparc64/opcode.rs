@@ -1,6 +1,6 @@
-//! Which words are instructions: the opcode maps of The SPARC Architecture Manual, Version 9 (appendix E), with what UltraSPARC
-//! (VIS), JPS1, UltraSPARC Architecture 2007 and Oracle SPARC Architecture 2015 added. Reserved fields must be 0, as GNU binutils
-//! has it too for nearly all of them: data between functions is then seldom taken for code.
+//! Which words are instructions: the opcode maps of The SPARC Architecture Manual, Version 9 (appendix E), with what
+//! UltraSPARC (VIS), JPS1, UltraSPARC Architecture 2007 and Oracle SPARC Architecture 2015 added. Reserved fields must
+//! be 0, as GNU binutils has it too for nearly all of them: data between functions is then seldom taken for code.
 
 use super::word::Word;
 
