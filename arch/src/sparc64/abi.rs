@@ -35,8 +35,7 @@ const NOT_ALIGNED: std::ops::RangeInclusive<u64> = 0x34..=0x36;
 /// `do_task_dead` (since v4.9) schedules for the last time.
 const TASK_END: [&str; 1] = ["do_task_dead"];
 /// Where `switch_to` jumps for a task that has not run yet (`arch/sparc/include/asm/switch_to_64.h`); older
-/// kernels have `ret_from_syscall`
-/// instead.
+/// kernels have `ret_from_syscall` instead.
 const TASK_START: [&str; 2] = ["ret_from_fork", "ret_from_syscall"];
 
 /// The 64-bit SPARC kernel.
