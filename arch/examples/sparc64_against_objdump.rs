@@ -1,14 +1,15 @@
-//! Compares the decoder of sparc64 with GNU objdump on a whole kernel: every word's validity, every flow, every direct target.
+//! Compares the decoder of sparc64 with GNU objdump on a whole kernel: every word's validity, every flow, every direct
+//! target.
 //!
 //! ```text
 //! sparc64-linux-gnu-objdump -d -z -m sparc:v9m8 vmlinux |
 //!     cargo run --release -p qkprobe-arch --example sparc64_against_objdump
 //! ```
-//! Input lines are `ADDRESS:<tab>BYTES<tab>MNEMONIC OPERANDS`; others are passed over. `sparc:v9m8` is the largest instruction
-//! set that objdump knows. Prints counts and the first 20 differences; exit status 1 when there is any.
+//! Input lines are `ADDRESS:<tab>BYTES<tab>MNEMONIC OPERANDS`; others are passed over. `sparc:v9m8` is the largest
+//! instruction set that objdump knows. Prints counts and the first 20 differences; exit status 1 when there is any.
 //!
-//! Known faults of objdump, which are passed over: 2.40 ignores the low bit of the condition code field of BPcc, which makes the
-//! instruction an illegal one (manual, appendix A.7); many a word of a table in the text looks so.
+//! Known faults of objdump, which are passed over: 2.40 ignores the low bit of the condition code field of BPcc, which
+//! makes the instruction an illegal one (manual, appendix A.7); many a word of a table in the text looks so.
 //!
 //! `--golden` prints what objdump says in the format of `arch/src/sparc64/golden/sparc64.txt` instead of comparing.
 

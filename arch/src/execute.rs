@@ -26,7 +26,8 @@ pub trait Machine {
     /// Writes all of `bytes`, or says false and writes none.
     fn write(&mut self, addr: GuestAddr, bytes: &[u8]) -> bool;
 
-    /// Where the evaluated instruction lies in its translated block: on an ISA with delay slots that tells where it goes.
+    /// Where the evaluated instruction lies in its translated block: on an ISA with delay slots that tells where it
+    /// goes. A machine whose next program counter may be stale must say it.
     fn place(&mut self) -> BlockPlace {
         BlockPlace::Exact
     }
@@ -38,9 +39,9 @@ pub trait Machine {
     }
 }
 
-/// Where an instruction lies in the block that the machine has translated it in. An emulator keeps the next program counter of a
-/// SPARC to itself: it is a part of the block's identity, and the register is up to date only where control came through a look-up. But a
-/// block goes on only where execution does, and that tells.
+/// Where an instruction lies in the block that the machine has translated it in. QEMU keeps a SPARC's next program
+/// counter to itself: it is a part of the block's identity, and the register is stale wherever one block jumps straight
+/// to the next. But a block goes on only where execution does, and that tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BlockPlace {
     /// The machine's registers are all exact, the next program counter included: this is a copy of a state.
@@ -70,8 +71,8 @@ pub enum NextPc {
 /// Where execution can be after an instruction that completes, and the stack pointer there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Successors {
-    /// The one place; of a conditional branch, the taken target, or the delay slot that executes if it is taken; in what may be a delay
-    /// slot, the target of the transfer before it.
+    /// The one place; of a conditional branch, the taken target, or the delay slot that executes if it is taken; of what
+    /// may be a delay slot, the target of the transfer before it.
     pub first: GuestAddr,
     /// Of a conditional branch, the next instruction, when that is another place.
     pub second: Option<GuestAddr>,
@@ -145,13 +146,14 @@ pub trait Execute: Arch {
     /// # Errors
     /// `Fault` when the target lies in memory that cannot be read; `Register` when the machine withholds a register;
     /// `NotSupported` when the target hangs on more than registers and memory (transactions); in a delay slot, when the
-    /// transfer before it has overwritten what told where it leads, and when the machine's `place` leaves open whether it is one.
+    /// transfer before it has overwritten what told where it leads; and when the machine's `place` leaves open whether
+    /// this is one.
     fn next_pc(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<NextPc, ExecuteError>;
 
-    /// Where ISAs have a register for it: the next program counter while the instruction at `addr` is about to run. It is the
-    /// address behind the instruction unless this is a delay slot. There an instruction must not be skipped or replaced, because QEMU
-    /// forgets the transfer when a plugin sets the program counter; elsewhere a skipped transfer skips only itself, and its delay
-    /// slot runs like any other instruction. `Ok(None)` on other ISAs.
+    /// Where ISAs have a register for it: the next program counter while the instruction at `addr` is about to run. It
+    /// is the address behind the instruction unless this is a delay slot. There an instruction must not be skipped or
+    /// replaced, because QEMU forgets the transfer when a plugin sets the program counter; elsewhere a skipped transfer
+    /// skips only itself, and its delay slot runs like any other instruction. `Ok(None)` on other ISAs.
     ///
     /// # Errors
     /// As `next_pc` in a delay slot.

@@ -7,7 +7,8 @@ use crate::GuestAddr;
 /// The longest instruction of any ISA (x86: 15) fits.
 pub const MAX_INSN_BYTES: usize = 16;
 
-/// Where execution goes after an instruction.
+/// Where execution goes after an instruction; on an ISA with delay slots, after the instruction and its delay slot, which
+/// `Arch::has_delay_slot` tells of. "The next instruction" is then the one behind the delay slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// To the next instruction.

@@ -90,7 +90,7 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// handler ran on the same stack, was restarted: does the word where the CPU stored the interrupted program counter
     /// still say `addr`? A handler that went elsewhere (a fix-up) has changed it. `word` reads memory. Where the CPU stores
     /// nothing in memory, the frame that the kernel's handler made is looked for (powerpc), or the answer is the likelier
-    /// one, and the ISA says what is not told apart (sparc64). False when memory cannot be read.
+    /// one, and the ISA says what is not told apart (sparc64). False when memory cannot be read. `sp` is that of the hit.
     fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool;
 
     /// Whether the stack pointer that a callback for an exception reads is still that of the instruction which raised it:
@@ -121,8 +121,8 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// overwrites what was set. Never the program counter, what selects a segment, and what is no register at all.
     fn writable(&self, id: RegisterId) -> bool;
 
-    /// The register of which this one is another name, and that the engine and `Execute` use: two names may stand for one
-    /// register of QEMU's.
+    /// The register of which this one is another name, and that the engine and `Execute` use: two names may stand for
+    /// one register of QEMU's.
     fn alias_of(&self, _id: RegisterId) -> Option<RegisterId> {
         None
     }
@@ -132,9 +132,9 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
         None
     }
 
-    /// Does the instruction behind this one execute before the transfer takes effect (a SPARC delay slot)? `Flow` then says
-    /// where execution goes after both, and what comes right after this one is the instruction behind it. False as well for
-    /// what skips its delay slot whenever it transfers, and for what never transfers.
+    /// Does the instruction behind this one execute before the transfer takes effect (a SPARC delay slot)? `Flow` then
+    /// says where execution goes after both. Where the block goes on, the instruction behind runs if and only if this one
+    /// has completed, as with `Flow::Next`. False as well for what skips its delay slot whenever it transfers.
     fn has_delay_slot(&self, _slot: &InsnSlot, _addr: GuestAddr) -> bool {
         false
     }

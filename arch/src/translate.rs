@@ -1,5 +1,6 @@
 //! A walk of the guest's page tables in software, an optional ability of an ISA: for guests in which QEMU's own virtual
-//! accesses disturb the vCPU (sparc64: a miss in the TLB leaves an exception pending), so that memory is read physically.
+//! accesses disturb the vCPU (sparc64: a miss in the TLB leaves an exception pending), so that memory is read
+//! physically.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use crate::GuestAddr;
@@ -29,8 +30,8 @@ pub struct NoSuchSymbol {
 
 /// The ability itself.
 pub trait Translate {
-    /// Prepares to follow one kernel's page tables. `symbol` gives the linked address of a symbol; it is asked for all that
-    /// will be needed, and not kept.
+    /// Prepares to follow one kernel's page tables. `symbol` gives the linked address of a symbol; it is asked for all
+    /// that will be needed, and not kept.
     ///
     /// # Errors
     /// A symbol is missing.
@@ -39,9 +40,10 @@ pub trait Translate {
 
 /// How one kernel lays out its memory. May be asked by all vCPUs at once; allocates nothing.
 pub trait Paging: Send + Sync + std::fmt::Debug {
-    /// The physical address behind a virtual one. It holds up to the end of the page (`page_bytes`). `cpu` is the number that the
-    /// kernel has for the CPU which is asked. `None` for what is not mapped, while the kernel has not set up what the walk
-    /// needs, and for tables that make no sense: whatever the memory holds, the walk reads a fixed number of words.
+    /// The physical address behind a virtual one. It holds up to the end of the page (`page_bytes`). `cpu` is the
+    /// number that the kernel has for the CPU which is asked. `None` for what is not mapped, while the kernel has not
+    /// set up what the walk needs, and for tables that make no sense: whatever the memory holds, the walk reads a fixed
+    /// number of words.
     fn physical(&self, addr: GuestAddr, space: AddressSpace, cpu: u32, memory: &mut dyn PhysicalMemory) -> Option<u64>;
 
     /// The smallest page. A power of two.

@@ -258,8 +258,8 @@ fn any_text(len: usize) -> impl Strategy<Value = Vec<u8>> {
         .prop_filter("an emulation prefix", |text| !text.windows(3).any(|window| window == b"xen" || window == b"kvm"))
 }
 
-/// Some value at each address, cut down so that valid entries occur; and half of all reads of what looks like a pointer to
-/// itself give it, so that walks go on.
+/// Some value at each address: a page's address below 2^40 where an entry may point on, one that the reading comes near again, or
+/// whatever bits the masks leave.
 struct Noise {
     seed: u64,
     masks: [u64; 2],
@@ -270,13 +270,13 @@ impl PhysicalMemory for Noise {
     fn read(&mut self, physical: u64, bytes: &mut [u8]) -> bool {
         self.reads += 1;
         let [some, most] = self.masks;
-        let value = (physical / 8 ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) & (some | most);
+        let value = ((physical / 8) ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) & (some | most);
         let value = if value & 1 == 0 { value & !0x1fff & 0xff_ffff_ffff } else { value };
         let word = if value & 2 == 0 { value } else { physical & !0x3f_ffff };
         for (byte, place) in word.to_be_bytes().iter().zip(bytes) {
             *place = *byte;
         }
-        physical % 7 != 0
+        !physical.is_multiple_of(7)
     }
 }
 

@@ -1,16 +1,17 @@
 //! The sparc64 executor against a CPU: short programs from random states, and the states that they left.
 //!
-//! `sparc64/cases.s` holds the programs; `sparc64/harness.c` runs each from 12 states, which it computes from a number as
-//! `Cpu::new` does, and prints what has changed. With Debian's gcc 12 for sparc64 and QEMU 7.2's user emulation, which translates these
-//! instructions by other code than the versions that plugins with registers run in, in that folder:
+//! `sparc64/cases.s` holds the programs; `sparc64/harness.c` runs each from 12 states, which it computes from a number
+//! as `Cpu::new` does, and prints what has changed. With Debian's gcc 12 for sparc64 and QEMU 7.2's user emulation,
+//! which translates these instructions by other code than the versions that plugins with registers run in, in that
+//! folder:
 //!
 //! ```text
 //! sparc64-linux-gnu-gcc -static -O1 -Wa,-undeclared-regs -z noexecstack -Wl,--section-start=.slot=0x400000 \
 //!     -Wl,--section-start=.buffer=0x500000 harness.c cases.s -o harness
 //! qemu-sparc64-static harness > states.txt
 //! ```
-//! Here the programs run instruction by instruction: nPC is read where QEMU would begin a block (as a copy of a state has it), and behind that
-//! the instruction before is handed over.
+//! Here the programs run instruction by instruction: nPC is read where QEMU would begin a block (as a copy of a state
+//! has it), and behind that the instruction before is handed over.
 
 use std::fmt::Write;
 
@@ -168,8 +169,9 @@ impl Machine for Cpu {
     }
 }
 
-/// Runs the program until it is left at its end, in blocks that end where QEMU's do: behind a delay slot, and at a branch that annuls. With
-/// `alone`, each instruction is a block of its own, as it is where a delay slot lies on another page.
+/// Runs the program until it is left at its end, in blocks that end where QEMU's do: behind a delay slot, and at a
+/// branch that annuls. With `alone`, each instruction is a block of its own, as it is where a delay slot lies on
+/// another page.
 fn run(words: &[u32], cpu: &mut Cpu, execute: &dyn Execute, alone: bool) -> Result<(), String> {
     let end = SLOT + 4 * words.len() as u64;
     let mut pc = SLOT;
@@ -217,7 +219,8 @@ fn annuls(word: u32) -> bool {
     word >> 30 == 0 && word & 1 << 29 != 0
 }
 
-/// Where a transfer that is taken leads after its delay slot, by the manual: asked of the executor as its delay slot would.
+/// Where a transfer that is taken leads after its delay slot, by the manual: asked of the executor as its delay slot
+/// would.
 fn target(slot: &InsnSlot, addr: GuestAddr, delayed: u64, cpu: &Cpu, execute: &dyn Execute) -> Option<u64> {
     if matches!(slot.insn.flow, Flow::Next) {
         return None;

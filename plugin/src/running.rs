@@ -374,6 +374,9 @@ impl Findings for &Plugin {
     fn verdict(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Found => {
+                if let Some(paging) = &self.paging {
+                    paging.forget();
+                }
                 if let Some(locator) = &self.locator {
                     self.catch_up(locator);
                 }

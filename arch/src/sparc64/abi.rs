@@ -1,9 +1,9 @@
 //! The 64-bit SPARC convention as the kernel uses it, privilege, traps, and entry points.
 //!
-//! System V ABI, SPARC Version 9 processor supplement (SCD 2.4), chapter 3: the first six arguments in `%o0` to `%o5`, the others
-//! in the caller's frame; a bias of 2047 on the stack pointer; the return address is 8 bytes behind the call, whose address is
-//! in `%o7`. Callers do not mark that they expect a structure, as those of the 32-bit ABI do: a large one is returned
-//! through a pointer that is the first argument.
+//! System V ABI, SPARC Version 9 processor supplement (SCD 2.4), chapter 3: the first six arguments in `%o0` to `%o5`,
+//! the others in the caller's frame; a bias of 2047 on the stack pointer; the return address is 8 bytes behind the
+//! call, whose address is in `%o7`. Callers do not mark that they expect a structure, as those of the 32-bit ABI do: a
+//! large one is returned through a pointer that is the first argument.
 
 use super::word::{SP, Word};
 use super::{decode, regs, transfer};
@@ -13,27 +13,29 @@ use crate::{
 };
 
 const STACK_BIAS: u64 = 2047;
-/// The register save area of a frame: 16 registers of the window, and then 6 words for the arguments that came in registers.
+/// The register save area of a frame: 16 registers of the window, and then 6 words for the arguments that came in
+/// registers.
 const SAVE_AREA: u64 = 16 * 8;
 /// `call` and `jmpl` leave their own address; behind them lies the delay slot.
 const CALL_AND_DELAY_SLOT: u64 = 8;
 /// PSTATE.PRIV in TSTATE.
 const PRIVILEGED: u64 = 1 << (8 + 2);
 
-/// `struct pt_regs` that the kernel's trap entry (`etrap`) puts right below the stack it interrupted: its size, and what lies where.
+/// `struct pt_regs` that the kernel's trap entry (`etrap`) puts right below the stack it interrupted: its size, and
+/// what lies where.
 const PT_REGS_BYTES: u64 = 0xa0;
 const PT_TPC: u64 = 0x88;
 /// `y` in the upper half, and in the lower a magic number with the trap type in its low 9 bits.
 const PT_Y_AND_MAGIC: u64 = 0x98;
 const PT_MAGIC: u64 = 0x57ac_6c00;
 const TRAP_TYPE: u64 = 0x1ff;
-/// `mem_address_not_aligned` and the two of floating-point accesses (manual, table 14).
+/// `mem_address_not_aligned` and the two of floating-point accesses (manual, chapter 7).
 const NOT_ALIGNED: std::ops::RangeInclusive<u64> = 0x34..=0x36;
 
 /// `do_task_dead` (since v4.9) schedules for the last time.
 const TASK_END: [&str; 1] = ["do_task_dead"];
-/// Where `switch_to` jumps for a task that has not run yet (`arch/sparc/include/asm/switch_to_64.h`); `ret_from_syscall` in kernels
-/// that start kernel threads from C.
+/// Where `switch_to` jumps for a task that has not run yet (`arch/sparc/include/asm/switch_to_64.h`); older
+/// kernels have `ret_from_syscall` instead.
 const TASK_START: [&str; 2] = ["ret_from_fork", "ret_from_syscall"];
 
 /// The 64-bit SPARC kernel.
@@ -98,14 +100,14 @@ impl Arch for Sparc64 {
         sp_at_entry
     }
 
-    /// A trap stores where it came from in a register, TPC, and most handlers leave no trace: those of a TLB miss and of register
-    /// windows end with `retry`, which runs the instruction again. Only handlers that call C put a `pt_regs` below the
-    /// stack; it stays there, so what lies there may be of this trap or of an earlier one.
+    /// A trap stores where it came from in a register, TPC, and most handlers leave no trace: those of a TLB miss and
+    /// of register windows end with `retry`, which runs the instruction again. Only handlers that call C put a
+    /// `pt_regs` below the stack; it stays there, so what lies there may be of this trap or of an earlier one.
     ///
-    /// So an instruction that trapped and is met again with the same stack pointer is taken for a restart, unless what lies
-    /// there tells that an unaligned access was emulated, after which execution goes on behind it. Not told apart is an
-    /// access that failed for good (its handler went to a fix-up of the exception table) and that is executed again later by
-    /// the same frame: this one execution counts as a restart.
+    /// So an instruction that trapped and is met again with the same stack pointer is taken for a restart, unless what
+    /// lies there tells that an unaligned access was emulated, after which execution goes on behind it. Not told apart
+    /// is an access that failed for good (its handler went to a fix-up of the exception table) and that is executed
+    /// again later by the same frame: this one execution counts as a restart.
     fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool {
         let frame = GuestAddr(sp.wrapping_add(STACK_BIAS).wrapping_sub(PT_REGS_BYTES));
         let Some(mark) = word(frame.wrapping_add(PT_Y_AND_MAGIC)) else { return false };
@@ -182,7 +184,8 @@ impl Arch for Sparc64 {
     }
 
     fn image_region(&self) -> std::ops::RangeInclusive<u64> {
-        // Linux `arch/sparc/include/asm/pgtable_64.h`: the image, 4 MiB to 96 MiB. A process may have code there as well.
+        // Linux `arch/sparc/include/asm/pgtable_64.h`: the image, 4 MiB to 96 MiB. A process may have code there as
+        // well.
         0x40_0000..=0x5ff_ffff
     }
 
@@ -191,7 +194,7 @@ impl Arch for Sparc64 {
     }
 
     fn is_privileged(&self, value: u64) -> bool {
-        // A trap sets PSTATE.PRIV, so handlers at higher trap levels have it too (manual, section 7.5).
+        // A trap sets PSTATE.PRIV, so handlers at higher trap levels have it too (manual, chapter 7).
         value & PRIVILEGED != 0
     }
 

@@ -1,7 +1,7 @@
 //! Decoding: 4 bytes an instruction, and every address that is a multiple of 4 is a boundary.
 //!
-//! No crate decodes SPARC V9 in Rust alone, and what is needed is little: whether a word is an instruction (`opcode`), and
-//! where it goes (`transfer`).
+//! No crate decodes SPARC V9 in Rust alone, and what is needed is little: whether a word is an instruction (`opcode`),
+//! and where it goes (`transfer`).
 
 use super::opcode;
 use super::transfer;

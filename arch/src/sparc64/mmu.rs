@@ -1,15 +1,17 @@
 //! The page tables of a sparc64 kernel, and the parts of its address space that need none.
 //!
-//! 1. `kern_base` holds the physical address of the kernel image, which is linked at `KERNBASE` and lies in one piece. It is in the
-//!    image itself, so its place is guessed (firmware loads the kernel at the bottom of memory) and believed if what
-//!    is read there confirms the guess.
+//! 1. `kern_base` holds the physical address of the kernel image, which is linked at `KERNBASE` and lies in one piece.
+//!    It is in the image itself, so its place is guessed (firmware loads the kernel at the bottom of memory) and
+//!    believed if what is read there confirms the guess.
 //! 2. From `PAGE_OFFSET` on, all memory is mapped in a row. The value is a variable since the address space
 //!    depends on the CPU; a kernel without the symbol has the constant of UltraSPARC.
-//! 3. Everything else of the kernel (modules, vmalloc, vmemmap) is in the tables at `swapper_pg_dir`, and a process's memory in those
-//!    that `trap_block[cpu].pgd_paddr` points to: four levels of 1,024 entries of 8 bytes, as kernels have them since v3.18.
+//! 3. Everything else of the kernel (modules, vmalloc, vmemmap) is in the tables at `swapper_pg_dir`, and a process's
+//!    memory in those that `trap_block[cpu].pgd_paddr` points to: four levels of 1,024 entries of 8 bytes, as kernels
+//!    have them since v3.18.
 //!
-//! Linux `arch/sparc/include/asm/pgtable_64.h` (layout, entries), `tsb.h` (the walk of the miss handlers), `trap_block.h`,
-//! `arch/sparc/mm/init_64.c` (`paging_init`, `setup_page_offset`). The firmware's own mappings (from 0xf0000000) are in no table.
+//! Linux `arch/sparc/include/asm/pgtable_64.h` (layout, entries), `tsb.h` (the walk of the miss handlers),
+//! `trap_block.h`, `arch/sparc/mm/init_64.c` (`paging_init`, `setup_page_offset`). The firmware's own mappings (from
+//! 0xf0000000) are in no table.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::ops::Range;
@@ -47,7 +49,8 @@ const PGD_PADDR: u64 = 8;
 /// `NR_CPUS` is at most 4096.
 const MOST_CPUS: u32 = 4096;
 
-/// Where firmware may have put the image: 4 MiB pages up to this one are tried. OpenBIOS of QEMU's sun4u takes the first that fits.
+/// Where firmware may have put the image: 4 MiB pages up to this one are tried. OpenBIOS of QEMU's sun4u takes the
+/// first that fits.
 const MOST_GUESSES: u64 = 64;
 
 /// Not known yet. No such address occurs: they are all multiples of something.
@@ -211,6 +214,7 @@ impl Paging for Tables {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use std::collections::BTreeMap;
 
@@ -394,14 +398,9 @@ mod tests {
     #[test]
     fn senseless_tables_end_the_walk() {
         let swapper = SWAPPER - KERNBASE + BASE;
-        for (shift, entry) in [
-            (43, swapper | 1),
-            (43, 1 << 63 | swapper),
-            (33, u64::MAX & !HUGE),
-            (23, 0x1001),
-            (13, 0x1234_6000),
-            (13, 0),
-        ] {
+        for (shift, entry) in
+            [(43, swapper | 1), (43, 1 << 63 | swapper), (33, !HUGE), (23, 0x1001), (13, 0x1234_6000), (13, 0)]
+        {
             let mut ram = Ram::with_kernel(BASE).map(swapper, 0x1_0000_4000, shift, entry);
             assert_eq!(kernel(0x1_0000_4000, &mut ram), None, "{shift} {entry:#x}");
         }

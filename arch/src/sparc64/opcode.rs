@@ -1,6 +1,6 @@
-//! Which words are instructions: the opcode maps of The SPARC Architecture Manual, Version 9 (appendix E), with what UltraSPARC
-//! (VIS), JPS1, UltraSPARC Architecture 2007 and Oracle SPARC Architecture 2015 added. Reserved fields must be 0, as GNU binutils
-//! has it too for nearly all of them: data between functions is then seldom taken for code.
+//! Which words are instructions: the opcode maps of The SPARC Architecture Manual, Version 9 (appendix E), with what
+//! UltraSPARC (VIS), JPS1, UltraSPARC Architecture 2007 and Oracle SPARC Architecture 2015 added. Reserved fields must
+//! be 0, as GNU binutils has it too for nearly all of them: data between functions is then seldom taken for code.
 
 use super::word::Word;
 
@@ -151,7 +151,8 @@ const fn is_vis(opf: u32) -> bool {
 fn is_memory_access(word: Word) -> bool {
     // An immediate offset with the address space in %asi, or a register and the address space in the word.
     match word.op3() {
-        0x0c | 0x1c | 0x28..=0x2c | 0x2e | 0x2f | 0x35 | 0x38..=0x3b | 0x3f => false,
+        // And the unaligned accesses of SPARC M8, which no kernel has: 0x31, 0x35.
+        0x0c | 0x1c | 0x28..=0x2c | 0x2e | 0x2f | 0x31 | 0x35 | 0x38..=0x3b | 0x3f => false,
         // ldfsr, ldxfsr, ldxefsr; stfsr, stxfsr
         0x21 => matches!(word.rd(), 0 | 1 | 3) && has_operand(word),
         0x25 => matches!(word.rd(), 0 | 1) && has_operand(word),

@@ -1,9 +1,9 @@
 //! The registers of the current window under their own names, in QEMU's order, and then under the names that the kernel
 //! gives them in `pt_regs`.
 //!
-//! The kernel's `i0` to `i7` are the *outs* of the interrupted window: what its trap handler sees as its ins (`u_regs[8..16]`, Linux
-//! `arch/sparc/include/uapi/asm/ptrace.h`). So `%i0` is here what it is in `kprobe_events`, the first argument at a
-//! function's entry, and the window's own ins are `%in0` to `%in5`, `%fp` and `%in7`.
+//! The kernel's `i0` to `i7` are the *outs* of the interrupted window: what its trap handler sees as its ins
+//! (`u_regs[8..16]`, Linux `arch/sparc/include/uapi/asm/ptrace.h`). So `%i0` is here what it is in `kprobe_events`, the
+//! first argument at a function's entry, and the window's own ins are `%in0` to `%in5`, `%fp` and `%in7`.
 
 use crate::{Register, RegisterId, RegisterSource, Role};
 
@@ -29,9 +29,9 @@ pub(super) const NPC: RegisterId = RegisterId(34);
 pub(super) const Y: RegisterId = RegisterId(35);
 pub(super) const FSR: RegisterId = RegisterId(36);
 
-/// Ids 0 to 31 are the numbers that instructions have for the registers. QEMU's `state` is laid out as TSTATE is (manual, section
-/// 5.2.9: CCR in bits 32 to 39, ASI 24 to 31, PSTATE 8 to 19, CWP 0 to 4), and its condition codes are exact at a hit. Additions go to the
-/// end, so that ids stay.
+/// Ids 0 to 31 are the numbers that instructions have for the registers. QEMU's `state` is laid out as TSTATE is (CCR
+/// in bits 32 to 39, ASI 24 to 31, PSTATE 8 to 19, CWP 0 to 4), and its condition codes are exact at a hit. Additions
+/// go to the end, so that ids stay.
 pub(super) static REGISTERS: [Register; 47] = [
     plain("g0"),
     plain("g1"),

@@ -1,8 +1,8 @@
 //! Control-transfer instructions: what they test, and where they lead.
 //!
 //! SPARC delays them: a transfer sets nPC, so that the instruction at the old nPC, the delay slot, executes before the
-//! target does. Manual, section 6.3.4 and table 21: an annulling conditional branch that is not taken skips its delay slot, and so
-//! does an annulling branch always, taken as it is. `Cbcond` (Oracle SPARC Architecture 2011, section 7.23) has none.
+//! target does. An annulling conditional branch that is not taken skips its delay slot, and so
+//! does an annulling branch always, taken as it is. `Cbcond` (since Oracle SPARC Architecture 2011) has none.
 
 use super::word::{I7, O7, Word, sign_extend};
 use crate::{Flow, GuestAddr};

@@ -1,4 +1,4 @@
-//! The fields of an instruction word (The SPARC Architecture Manual, Version 9, section 6.2 and appendix A).
+//! The fields of an instruction word (The SPARC Architecture Manual, Version 9, chapter 6 and appendix A).
 
 /// `%o6`, the stack pointer.
 pub(super) const SP: u32 = 14;

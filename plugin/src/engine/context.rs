@@ -51,11 +51,23 @@ impl<G: GuestState> Context<'_, G> {
     #[inline]
     pub(crate) fn get(&self, id: RegisterId) -> Option<u64> {
         match self.arch.registers().get(usize::from(id.0))?.source {
+            RegisterSource::Qemu { .. } if self.arch.npc_register() == Some(id) => self.npc(),
             RegisterSource::Qemu { .. } => self.guest.register(id),
             // QEMU's own program counter is stale in a callback.
             RegisterSource::ProbeAddress => Some(self.ip.0),
             RegisterSource::Constant(value) => Some(value),
         }
+    }
+
+    /// Where execution goes next: QEMU's own register is as stale as the program counter.
+    #[cold]
+    fn npc(&self) -> Option<u64> {
+        let execute = self.arch.as_execute()?;
+        if let Some(next) = self.next_pc {
+            return Some(next.0.wrapping_add(4));
+        }
+        let mut context = Context { call: None, ..*self };
+        execute.npc(self.ip, &mut context).ok()?.map(|npc| npc.0)
     }
 
     /// Reads a word of the guest.
@@ -69,7 +81,7 @@ impl<G: GuestState> Context<'_, G> {
 impl<G: GuestState> Context<'_, G> {
     /// The instruction right before this one, if it is on the same page. ISAs with delay slots have instructions of 4 bytes.
     fn before(&self) -> Option<InsnSlot> {
-        const PAGE: u64 = 4096;
+        const PAGE: u64 = 8192;
         let addr = GuestAddr(self.ip.0.checked_sub(4)?);
         let mut bytes = [0; 4];
         let same_page = addr.0 / PAGE == self.ip.0 / PAGE;
@@ -123,8 +135,8 @@ impl<G: GuestState> HitMachine for Context<'_, G> {
     }
 }
 
-/// For the executor: everything but the flags is written. The flags are dead after an instruction that is skipped or
-/// replaced (registration refuses others), and QEMU could not take them.
+/// For the executor: everything but flags that QEMU cannot take is written. Those are dead after an instruction that is
+/// skipped or replaced (registration refuses others).
 impl<G: GuestState> Machine for Context<'_, G> {
     fn register(&mut self, id: RegisterId) -> Option<u64> {
         self.get(id)
@@ -135,7 +147,8 @@ impl<G: GuestState> Machine for Context<'_, G> {
             let register = self.arch.registers().get(usize::from(id.0));
             register.is_some_and(|register| register.role == qkprobe_arch::Role::Flags)
         };
-        is_flags(id) || (self.arch.writable(id) && self.guest.set_register(id, value))
+        let exact = self.arch.as_execute().is_some_and(qkprobe_arch::Execute::flags_are_exact);
+        (is_flags(id) && !exact) || (self.arch.writable(id) && self.guest.set_register(id, value))
     }
 
     fn read(&mut self, addr: GuestAddr, bytes: &mut [u8]) -> bool {

@@ -43,6 +43,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Locator {
     method: Method,
     region: std::ops::RangeInclusive<u64>,
+    /// User code may lie in that region too: what is not the kernel's there says nothing.
+    shared: bool,
     slide: AtomicU64,
     slide_known: AtomicBool,
     strangers: AtomicU32,
@@ -94,6 +96,7 @@ impl Locator {
         );
         Self {
             method,
+            shared: arch.privilege(GuestAddr(*arch.image_region().start())) != qkprobe_arch::Privilege::Kernel,
             region: arch.image_region(),
             slide: AtomicU64::new(slide.unwrap_or(0)),
             slide_known: AtomicBool::new(given),
@@ -179,7 +182,7 @@ impl Locator {
         let known = compare.host_start.load(Ordering::Acquire) != 0;
         let identity = compare.identity.load(Ordering::Relaxed);
         let identity_mapped = identity != 0 && host.0.wrapping_sub(vaddr.0 as usize) == identity;
-        if (known && !in_region && !identity_mapped) || self.settled.load(Ordering::Relaxed) {
+        if (known && (!in_region || self.shared) && !identity_mapped) || self.settled.load(Ordering::Relaxed) {
             return (None, None);
         }
         match compare.search(host) {

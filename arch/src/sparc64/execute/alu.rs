@@ -92,7 +92,7 @@ fn carry_and_overflow(carries: u64, overflows: u64) -> u64 {
     of(31) | of(63) << 4
 }
 
-/// `sdivx`: the most negative number divided by -1 is itself (manual, appendix A.36).
+/// `sdivx`: the most negative number divided by -1 is itself (manual, appendix A).
 pub(super) fn divide_signed(word: Word, state: &mut State<'_>) -> Result<(), ExecuteError> {
     let a = state.get(word.rs1())?.cast_signed();
     let b = state.operand(word)?.cast_signed();
@@ -102,7 +102,7 @@ pub(super) fn divide_signed(word: Word, state: &mut State<'_>) -> Result<(), Exe
     state.set(word.rd(), a.wrapping_div(b).cast_unsigned())
 }
 
-/// Shifts of 32 bits take 5 bits of the count, and those of 64 take 6 (manual, appendix A.48).
+/// Shifts of 32 bits take 5 bits of the count, and those of 64 take 6 (manual, appendix A).
 pub(super) fn shift(word: Word, state: &mut State<'_>) -> Result<(), ExecuteError> {
     let value = state.get(word.rs1())?;
     let count = if word.is_immediate() { u64::from(word.bits(0, 6)) } else { state.get(word.rs2())? };
@@ -110,7 +110,8 @@ pub(super) fn shift(word: Word, state: &mut State<'_>) -> Result<(), ExecuteErro
     let count = (count & if is_wide { 63 } else { 31 }) as u32;
     let result = match (word.op3(), is_wide) {
         (0x25, true) => value << count,
-        // By the manual all 64 bits are shifted; QEMU's target/sparc (seen in 11.1, and not in 7.2) clears the upper half.
+        // By the manual all 64 bits are shifted; QEMU's target/sparc (seen in 11.1, and not in 7.2) clears the upper
+        // half.
         (0x25, false) => {
             let shifted = value << count;
             if shifted >> 32 == 0 { shifted } else { return Err(state.not_supported()) }

@@ -18,7 +18,7 @@ pub(super) fn holds(test: Test, state: &mut State<'_>) -> Result<bool, ExecuteEr
     })
 }
 
-/// A condition on C, V, Z, N in bits 0 to 3 (manual, table 36).
+/// A condition on C, V, Z, N in bits 0 to 3 (manual, appendix A.6).
 pub(super) const fn of_flags(cond: u32, flags: u64) -> bool {
     let [carry, overflow, zero, negative] = [flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 8 != 0];
     let holds = match cond & 7 {
@@ -35,7 +35,8 @@ pub(super) const fn of_flags(cond: u32, flags: u64) -> bool {
     holds != (cond & 8 != 0)
 }
 
-/// A condition on the outcome of a floating-point comparison (manual, appendix A.4): 0 equal, 1 less, 2 greater, 3 unordered.
+/// A condition on the outcome of a floating-point comparison (manual, appendix A.4): 0 equal, 1 less, 2 greater, 3
+/// unordered.
 const fn of_comparison(cond: u32, outcome: u32) -> bool {
     const LESS: u32 = 2;
     const GREATER: u32 = 4;
@@ -54,7 +55,7 @@ const fn of_comparison(cond: u32, outcome: u32) -> bool {
     holds != (cond & 8 != 0)
 }
 
-/// A register against 0 (manual, table 33).
+/// A register against 0 (manual, appendix A.3).
 const fn of_register(rcond: u32, value: u64) -> Option<bool> {
     let value = value.cast_signed();
     Some(match rcond {

@@ -51,7 +51,7 @@ pub(super) fn flags_are_dead(text: &[u8], addr: GuestAddr, function: &Range<u64>
                 }
                 target
             }
-            // SCD 2.4, table 3-4: CCR is volatile across calls, and passes nothing.
+            // SCD 2.4, chapter 3: CCR is volatile across calls, and passes nothing.
             Some(Transfer::Call { .. } | Transfer::JumpAndLink | Transfer::Return) => return slot_is_harmless(here),
             Some(Transfer::Branch { .. } | Transfer::CompareBranch { .. }) => return false,
         };

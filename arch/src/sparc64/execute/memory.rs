@@ -1,5 +1,5 @@
-//! Loads and stores of integers. Of the address spaces, that of the running code is meant: those with another one are not
-//! executed.
+//! Loads and stores of integers. Of the address spaces, that of the running code is meant: those with another one are
+//! not executed.
 
 use super::super::word::Word;
 use super::state::State;

@@ -1,13 +1,13 @@
 //! Out-of-line evaluation of sparc64 instructions.
 //!
-//! Two program counters: an instruction that is not a transfer goes to nPC; a transfer does as well, unless it annuls its delay
-//! slot or has none; what it transfers to comes after that (`next`). Where the instruction lies in its block, `Machine::place`,
-//! tells what nPC is.
+//! Two program counters: an instruction that is not a transfer goes to nPC; a transfer does as well, unless it annuls
+//! its delay slot or has none; what it transfers to comes after that (`next`). Where the instruction lies in its block,
+//! `Machine::place`, tells what nPC is.
 //!
-//! An instruction runs against a `State`, which reads the machine and collects what would change; at the end `execute` commits
-//! that, and the others throw it away. Register windows are not the machine's to show: `save`, `restore` and `return` are not executed,
-//! but where they go and the stack pointer that they leave is known. Addresses are 64 bits wide: a 32-bit
-//! process (PSTATE.AM) is not meant.
+//! An instruction runs against a `State`, which reads the machine and collects what would change; at the end `execute`
+//! commits that, and the others throw it away. Register windows are not the machine's to show: `save`, `restore` and
+//! `return` are not executed, but where they go and the stack pointer that they leave is known. Addresses are 64 bits
+//! wide: a 32-bit process (PSTATE.AM) is not meant.
 //!
 //! Manual: The SPARC Architecture Manual, Version 9, appendix A.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -44,8 +44,8 @@ impl Execute for Sparc64 {
     }
 
     fn flags_are_exact(&self) -> bool {
-        // QEMU's target/sparc has computed them at once, into what `state` shows and `set_pc` keeps, since 9.0; it lists no
-        // registers before 10.1.
+        // QEMU's target/sparc has computed them at once, into what `state` shows and `set_pc` keeps, since 9.0; it
+        // lists no registers before 10.1.
         true
     }
 

@@ -1,10 +1,10 @@
 //! PC and nPC after an instruction.
 //!
-//! QEMU translates a block for a pair of PC and nPC and goes on in it while one instruction follows the other in memory.
-//! So in a block of more than one instruction the first is in no delay slot, and a later one is in that of the transfer before it.
-//! An instruction that is a block by itself may be in a delay slot: of a transfer that annuls (QEMU ends its block there), or of one at the end
-//! of another block or page. The register nPC is then exact in some cases, namely where the target is not known at translation, and
-//! for a delay slot on another page.
+//! QEMU translates a block for a pair of PC and nPC and goes on in it while one instruction follows the other in
+//! memory. So in a block of more than one instruction the first is in no delay slot, and a later one is in that of the
+//! transfer before it. An instruction that is a block by itself may be in a delay slot: of a transfer that annuls (QEMU
+//! ends its block there), or of one at the end of another block or page. The register nPC is then exact in some cases,
+//! namely where the target is not known at translation, and for a delay slot on another page.
 
 use super::super::decode;
 use super::super::regs;
@@ -83,8 +83,8 @@ fn before(slot: &InsnSlot, state: &State<'_>) -> Result<(Option<Transfer>, Word)
     Ok((transfer(word, addr), word))
 }
 
-/// nPC right behind a transfer. Execution has come here, so it has annulled nothing. The registers have not changed since, but
-/// for what it has written itself.
+/// nPC right behind a transfer. Execution has come here, so it has annulled nothing. The registers have not changed
+/// since, but for what it has written itself.
 fn delayed(transfer: Transfer, word: Word, state: &mut State<'_>) -> Result<Ways, ExecuteError> {
     let behind = state.addr().wrapping_add(INSN);
     Ok(match transfer {

@@ -43,7 +43,7 @@ pub(super) fn reads_flags(word: Word, addr: GuestAddr) -> bool {
         (2, 0x35) => word.bits(5, 5) <= 3 && word.bits(11, 3) >= 4,
         (2, 0x3a) => !matches!(word.cond(), 0 | 8),
         // An access in the space that %asi names.
-        (3, op3) => op3 & 0x10 != 0 && op3 != 0x31 && word.is_immediate(),
+        (3, op3) => op3 & 0x10 != 0 && word.is_immediate(),
         _ => false,
     }
 }

@@ -23,8 +23,8 @@ pub(super) struct State<'a> {
     machine: &'a mut dyn Machine,
     written: [Option<(RegisterId, u64)>; MOST_REGISTERS],
     store: Option<Store>,
-    /// What is asked is where execution goes and with which stack pointer, if the instruction completes: without flags, and an
-    /// access is aligned then.
+    /// What is asked is where execution goes and with which stack pointer, if the instruction completes: without flags,
+    /// and an access is aligned then.
     is_for_successors: bool,
 }
 
@@ -121,7 +121,7 @@ impl<'a> State<'a> {
         Ok(self.whole(regs::TSTATE)? >> 24 & 0xff)
     }
 
-    /// Floating-point condition code `number`: 0 equal, 1 less, 2 greater, 3 unordered (manual, section 5.1.7).
+    /// Floating-point condition code `number`: 0 equal, 1 less, 2 greater, 3 unordered (manual, FSR).
     pub(super) fn float_condition(&mut self, number: u32) -> Result<u32, ExecuteError> {
         let first_bit = if number == 0 { 10 } else { 30 + 2 * number };
         Ok((self.whole(regs::FSR)? >> first_bit & 3) as u32)

@@ -328,7 +328,6 @@ st %f2, [ %g4 + %g6 ]
 std %f2, [ %g4 + %g6 ]
 prefetch [ %g4 + %g6 ], #n_writes
 lda [ %g4 + %g6 ] (0), %f2
-ldmsh [ %g4 + %g6 ], %g2
 ldda [ %g4 + %g6 ] (0), %f2
 sta %f2, [ %g4 + %g6 ] (0)
 stda %f2, [ %g4 + %g6 ] (0)
@@ -371,7 +370,6 @@ st %f2, [ %g4 + 6 ]
 std %f2, [ %g4 + 6 ]
 prefetch [ %g4 + 6 ], #n_writes
 lda [ %g4 + 6 ] %asi, %f2
-ldmsh [ %g4 + 6 ], %g2
 ldda [ %g4 + 6 ] %asi, %f2
 sta %f2, [ %g4 + 6 ] %asi
 stda %f2, [ %g4 + 6 ] %asi
