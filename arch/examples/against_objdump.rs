@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! objdump -d -M intel64 --insn-width=16 vmlinux | cargo run --release -p qkprobe-arch --example against_objdump
+//! objdump -d --insn-width=16 vmlinux | cargo run --release -p qkprobe-arch --example against_objdump -- i386
 //! ```
 //! Input lines are `ADDRESS:<tab>BYTES<tab>MNEMONIC OPERANDS`; others are passed over. `intel64`, because the decoder
 //! follows Intel where the vendors differ. Each instruction is decoded at the address that objdump gives, with the text
 //! that follows it in view. Prints counts and the first 20 differences; exit status 1 when there is any.
 //!
-//! `--golden` prints what objdump says in the format of `arch/src/x86/golden/x86_64.txt` instead of comparing.
+//! `--golden` prints what objdump says in the format of `arch/src/x86/golden/*.txt` instead of comparing.
 //!
 //! Known faults of objdump that show as differences: 2.40 does not know FRED's `lkgs` and shows it as `(bad)`.
 
@@ -170,7 +171,8 @@ fn hex(bytes: &[u8]) -> String {
 
 fn main() -> io::Result<ExitCode> {
     let golden = std::env::args().any(|argument| argument == "--golden");
-    let arch = qkprobe_arch::by_name("x86_64").ok_or(io::ErrorKind::Unsupported)?;
+    let name = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let arch = qkprobe_arch::by_name(name.as_deref().unwrap_or("x86_64")).ok_or(io::ErrorKind::Unsupported)?;
     let mut tally = Tally::default();
     // Instructions whose following text is not read yet, and the text from the first of them on.
     let mut waiting: VecDeque<Listed> = VecDeque::new();

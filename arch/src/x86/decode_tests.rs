@@ -236,3 +236,65 @@ fn a_66_prefix_does_not_shorten_a_near_jump() {
     let bytes = [0x66, 0xe9, 0xfa, 0xff, 0x00, 0x00];
     assert_eq!(decode64(&bytes), Ok(Insn { len: 6, flow: Flow::Jump { target } }));
 }
+
+/// 32 bits.
+fn decode32(bytes: &[u8]) -> Result<Insn, DecodeError> {
+    decode(Mode::Protected, GuestAddr(0xc100_0000), bytes)
+}
+
+#[test]
+fn near_transfers_of_32_bits() {
+    let target = GuestAddr(0xc100_0012);
+    let cases: [(&str, &[u8], Flow); 17] = [
+        ("jmp .+0x12", &[0xeb, 0x10], Flow::Jump { target }),
+        ("jmp .+0x12", &[0xe9, 0x0d, 0, 0, 0], Flow::Jump { target }),
+        ("je .+0x12", &[0x74, 0x10], Flow::Branch { target }),
+        ("je .+0x12", &[0x0f, 0x84, 0x0c, 0, 0, 0], Flow::Branch { target }),
+        ("loop .+0x12", &[0xe2, 0x10], Flow::Branch { target }),
+        ("jecxz .+0x12", &[0xe3, 0x10], Flow::Branch { target }),
+        ("jcxz .+0x12", &[0x67, 0xe3, 0x0f], Flow::Branch { target }),
+        ("call .+0x12", &[0xe8, 0x0d, 0, 0, 0], Flow::Call { target }),
+        ("call *%eax", &[0xff, 0xd0], Flow::IndirectCall),
+        ("call *%ds:0xc1c62600", &[0x3e, 0xff, 0x15, 0, 0x26, 0xc6, 0xc1], Flow::IndirectCall),
+        ("jmp *-0x3e4e0000(,%eax,4)", &[0xff, 0x24, 0x85, 0, 0, 0xb2, 0xc1], Flow::IndirectJump),
+        ("ret", &[0xc3], Flow::Return),
+        ("ret $8", &[0xc2, 8, 0], Flow::Return),
+        // With a 66 prefix they are 16 bits wide.
+        ("jmpw .+0x12", &[0x66, 0xe9, 0x0e, 0x00], Flow::Jump { target: GuestAddr(0x12) }),
+        ("callw .+0x12", &[0x66, 0xe8, 0x0e, 0x00], Flow::Call { target: GuestAddr(0x12) }),
+        ("retw", &[0x66, 0xc3], Flow::Return),
+        ("xbegin .+0x12", &[0xc7, 0xf8, 0x0c, 0, 0, 0], Flow::Branch { target }),
+    ];
+    for (text, bytes, flow) in cases {
+        let len = u8::try_from(bytes.len()).expect("short");
+        assert_eq!(decode32(bytes), Ok(Insn { len, flow }), "{text}");
+    }
+    // jmp .+4 two bytes before the end of all addresses
+    let forth = decode(Mode::Protected, GuestAddr(0xffff_fffe), &[0xeb, 0x02]).map(|insn| insn.flow);
+    assert_eq!(forth, Ok(Flow::Jump { target: GuestAddr(2) }));
+}
+
+#[test]
+fn what_only_32_bits_have() {
+    let cases: [(&str, &[u8], Flow); 15] = [
+        ("push %es", &[0x06], Flow::Next),
+        ("pop %ds", &[0x1f], Flow::Next),
+        ("inc %eax", &[0x40], Flow::Next),
+        ("dec %edi", &[0x4f], Flow::Next),
+        ("pusha", &[0x60], Flow::Next),
+        ("popa", &[0x61], Flow::Next),
+        ("bound %eax,(%ecx)", &[0x62, 0x01], Flow::Next),
+        ("aam", &[0xd4, 0x0a], Flow::Next),
+        ("les (%eax),%ecx", &[0xc4, 0x08], Flow::Next),
+        ("mov 0xc1001234,%al", &[0xa0, 0x34, 0x12, 0x00, 0xc1], Flow::Next),
+        ("into", &[0xce], Flow::Trap),
+        ("lcall $0x60,$0xc1001234", &[0x9a, 0x34, 0x12, 0x00, 0xc1, 0x60, 0x00], Flow::Trap),
+        ("ljmp $0x60,$0xc1001234", &[0xea, 0x34, 0x12, 0x00, 0xc1, 0x60, 0x00], Flow::Trap),
+        ("sysexit", &[0x0f, 0x35], Flow::Trap),
+        ("iret", &[0xcf], Flow::Trap),
+    ];
+    for (text, bytes, flow) in cases {
+        let len = u8::try_from(bytes.len()).expect("short");
+        assert_eq!(decode32(bytes), Ok(Insn { len, flow }), "{text}");
+    }
+}

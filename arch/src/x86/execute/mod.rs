@@ -21,6 +21,8 @@ mod stack;
 mod state;
 mod successors;
 #[cfg(test)]
+mod protected_tests;
+#[cfg(test)]
 mod successors_tests;
 mod swap;
 #[cfg(test)]
