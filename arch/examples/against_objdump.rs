@@ -4,12 +4,13 @@
 //! objdump -d -M intel64 --insn-width=16 vmlinux | cargo run --release -p qkprobe-arch --example against_objdump
 //! powerpc64le-linux-gnu-objdump -d -z vmlinux |
 //!     cargo run --release -p qkprobe-arch --example against_objdump -- --isa ppc64le
+//! objdump -d --insn-width=16 vmlinux | cargo run --release -p qkprobe-arch --example against_objdump -- --isa i386
 //! ```
 //! Input lines are `ADDRESS:<tab>BYTES<tab>MNEMONIC OPERANDS`; others are passed over. `intel64`, because the decoder
 //! follows Intel where the vendors differ. Each instruction is decoded at the address that objdump gives, with the text
 //! that follows it in view. Prints counts and the first 20 differences; exit status 1 when there is any.
 //!
-//! `--golden` prints what objdump says in the format of `arch/src/x86/golden/x86_64.txt` instead of comparing.
+//! `--golden` prints what objdump says in the format of `arch/src/x86/golden/*.txt` instead of comparing.
 //!
 //! Known faults of objdump that show as differences: 2.40 does not know FRED's `lkgs` and shows it as `(bad)`.
 
@@ -182,7 +183,7 @@ fn main() -> io::Result<ExitCode> {
     let isa = isa.as_deref().unwrap_or("x86_64");
     let arch = qkprobe_arch::by_name(isa).ok_or(io::ErrorKind::Unsupported)?;
     let (split, flow): (fn(Listed) -> Vec<Listed>, FlowOf) = match isa {
-        "x86_64" => (Listed::split_fwait, Listed::flow),
+        "x86_64" | "i386" => (Listed::split_fwait, Listed::flow),
         _ => (|listed| vec![listed], powerpc::flow),
     };
     let mut tally = Tally::default();

@@ -199,7 +199,8 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     }
 }
 
-static ALL: [&dyn Arch; 5] = [&x86::X86_64, &powerpc::PPC64LE, &powerpc::PPC64, &powerpc::PPC, &sparc64::Sparc64];
+static ALL: [&dyn Arch; 6] =
+    [&x86::X86_64, &x86::X86_32, &powerpc::PPC64LE, &powerpc::PPC64, &powerpc::PPC, &sparc64::Sparc64];
 
 /// Every ISA of this build, each once.
 #[must_use]

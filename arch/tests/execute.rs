@@ -62,13 +62,14 @@ struct Any {
 }
 
 impl Any {
-    fn new(seed: u64, fails: u32) -> Self {
+    fn new(arch: &dyn Arch, seed: u64, fails: u32) -> Self {
         let mut seed = seed;
         let mut next = || {
             seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             seed ^ seed >> 33
         };
-        let registers = std::array::from_fn(|_| next());
+        let bytes = |id: usize| arch.registers().get(id).map_or(8, |register| u32::from(register.bytes));
+        let registers = std::array::from_fn(|id| next() & u64::MAX >> (64 - 8 * bytes(id)));
         let memory = std::array::from_fn(|_| next() as u8);
         let mut registers: [u64; 256] = registers;
         for id in next_program_counters() {
@@ -150,7 +151,7 @@ fn a_nop_only_goes_on() {
         let slot = InsnSlot::prepare(arch, TEXT, execute.nop()).expect("an instruction");
         assert_eq!(slot.bytes(), execute.nop(), "{isa}");
         let next = TEXT.wrapping_add(execute.nop().len() as u64);
-        let mut machine = Any::new(1, NONE_FAILS);
+        let mut machine = Any::new(arch, 1, NONE_FAILS);
         assert_eq!(execute.next_pc(&slot, TEXT, &mut machine), Ok(NextPc::At(next)), "{isa}");
         let executed = execute.execute(&slot, TEXT, &mut machine);
         assert_eq!(executed, Ok(Executed { next, undefined_flags: 0 }), "{isa}");
@@ -170,7 +171,7 @@ proptest! {
     fn next_pc_is_where_execution_goes(text in any_text(), seed: u64) {
         for (execute, slot) in slots(&text) {
             let isa = execute.name();
-            let mut machine = Any::new(seed, NONE_FAILS);
+            let mut machine = Any::new(execute, seed, NONE_FAILS);
             let before = machine.guest.clone();
             let next = execute.next_pc(&slot, TEXT, &mut machine);
             prop_assert_eq!(machine.changes, 0, "{}: next_pc changes nothing", isa);
@@ -206,7 +207,7 @@ proptest! {
         for (execute, slot) in slots(&text) {
             let isa = execute.name();
             let id = |role| execute.registers().iter().position(|register| register.role == role).expect("a register");
-            let mut machine = Any::new(seed, NONE_FAILS);
+            let mut machine = Any::new(execute, seed, NONE_FAILS);
             machine.withheld = Some(id(Role::Flags));
             let found = execute.successors(&slot, TEXT, &mut machine);
             prop_assert_eq!(machine.changes, 0, "{}: successors changes nothing", isa);
@@ -239,7 +240,7 @@ proptest! {
     #[test]
     fn what_fails_half_way_changes_nothing(text in any_text(), seed: u64, fails in 0_u32..12) {
         for (execute, slot) in slots(&text) {
-            let mut machine = Any::new(seed, fails);
+            let mut machine = Any::new(execute, seed, fails);
             let before = machine.guest.clone();
             if execute.execute(&slot, TEXT, &mut machine).is_err() {
                 prop_assert_eq!(&machine.guest, &before, "{}", execute.name());
@@ -252,7 +253,7 @@ proptest! {
         for (execute, slot) in slots(&text) {
             let counter = execute.registers().iter().position(|register| register.role == Role::ProgramCounter);
             let counter = counter.expect("a program counter");
-            let mut machine = Any::new(seed, NONE_FAILS);
+            let mut machine = Any::new(execute, seed, NONE_FAILS);
             let before = machine.guest.registers[counter];
             let _ = execute.execute(&slot, TEXT, &mut machine);
             prop_assert_eq!(machine.guest.registers[counter], before, "{}", execute.name());
@@ -268,7 +269,7 @@ proptest! {
             }
             let id = execute.registers().iter().position(|register| register.role == Role::Flags).expect("flags");
             let run = |flags: u64| {
-                let mut machine = Any::new(seed, NONE_FAILS);
+                let mut machine = Any::new(execute, seed, NONE_FAILS);
                 machine.guest.registers[id] = flags;
                 let executed = execute.execute(&slot, TEXT, &mut machine);
                 machine.guest.registers[id] = 0;
@@ -281,7 +282,7 @@ proptest! {
     #[test]
     fn nothing_is_allocated(text in any_text(), seed: u64) {
         for (execute, slot) in slots(&text) {
-            let mut machine = Any::new(seed, NONE_FAILS);
+            let mut machine = Any::new(execute, seed, NONE_FAILS);
             let before = ALLOCATIONS.with(Cell::get);
             let next = execute.next_pc(&slot, TEXT, &mut machine);
             let executed = execute.execute(&slot, TEXT, &mut machine);

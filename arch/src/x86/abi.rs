@@ -1,25 +1,41 @@
-//! The System V convention as the 64-bit kernel uses it, privilege, and entry points.
+//! The conventions of the two kernels, privilege, and entry points.
 
-use super::{decode, regs};
+use super::mode::Mode;
+use super::{X86, decode, regs};
 use crate::{
     Arch, ArgumentPlace, BoundaryError, ByteOrder, DecodeError, Execute, GuestAddr, Insn, InsnSlot, Privilege,
     Register, RegisterId, RegisterSource, ReturnPlace, Role,
 };
 
-/// The landing pad of indirect branches, in the forms that the kernel's `is_endbr` accepts (`arch/x86/include/asm/ibt.h`).
-/// At boot the kernel seals the pads of functions whose address nobody takes, so text in memory differs from the image.
-const LANDING_PADS: [[u8; 4]; 4] = [
-    // endbr64, endbr32
-    [0xf3, 0x0f, 0x1e, 0xfa],
-    [0xf3, 0x0f, 0x1e, 0xfb],
+const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+const ENDBR32: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfb];
+
+/// The landing pad of indirect branches, in the forms that the 64-bit kernel's `is_endbr` accepts
+/// (`arch/x86/include/asm/ibt.h`). At boot the kernel seals the pads of functions whose address nobody takes, so text in
+/// memory differs from the image.
+const LANDING_PADS_64: [&[u8]; 4] = [
+    ENDBR64,
+    ENDBR32,
     // Sealed: `data16 nopl (%rax)`, in newer kernels `nopl -42(%rax)`.
-    [0x66, 0x0f, 0x1f, 0x00],
-    [0x0f, 0x1f, 0x40, 0xd6],
+    &[0x66, 0x0f, 0x1f, 0x00],
+    &[0x0f, 0x1f, 0x40, 0xd6],
 ];
+/// A 32-bit kernel checks no indirect branches, so its compiler puts no pads; and nothing would seal one.
+const LANDING_PADS_32: [&[u8]; 1] = [ENDBR32];
+
 /// What the kernel's `__fentry__` call becomes at boot: a 5-byte nop.
-const FENTRY_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+const FENTRY_NOPS_64: [&[u8]; 1] = [&[0x0f, 0x1f, 0x44, 0x00, 0x00]];
+/// On 32 bits, since Linux kernel commit a89dfde3dc3c ("x86: Remove dynamic NOP selection") (in v5.13), `lea
+/// %ds:0x0(%esi,%eiz,1),%esi`; before, the long nop or `nop; lea 0x0(%esi,%eiz,1),%esi`, as the CPU likes it.
+const FENTRY_NOPS_32: [&[u8]; 3] =
+    [&[0x3e, 0x8d, 0x74, 0x26, 0x00], &[0x0f, 0x1f, 0x44, 0x00, 0x00], &[0x90, 0x8d, 0x74, 0x26, 0x00]];
+
 /// The page of the legacy vsyscalls: user code in the kernel's half.
 const VSYSCALL_PAGE: u64 = 0xffff_ffff_ff60_0000;
+/// The same of 32-bit kernels before v3.16: the vDSO of `CONFIG_COMPAT_VDSO`.
+const COMPAT_VDSO_PAGE: u64 = 0xffff_e000;
+/// Where the 32-bit kernel's half begins by default (`CONFIG_VMSPLIT_3G`), which is also the highest choice.
+const PAGE_OFFSET_32: u64 = 0xc000_0000;
 
 /// `do_task_dead` (since v4.9) schedules for the last time. `do_exit`, which calls it, is pending like any other until then.
 const TASK_END: [&str; 1] = ["do_task_dead"];
@@ -50,21 +66,28 @@ fn is_memory_operand(kind: iced_x86::OpKind) -> bool {
 
 const TRAP_FLAG: u64 = 1 << 8;
 
-/// The 64-bit x86 kernel.
-#[derive(Debug)]
-pub struct X86_64;
+impl X86 {
+    fn is_64(&self) -> bool {
+        self.mode == Mode::Long
+    }
 
-impl Arch for X86_64 {
+    fn landing_pad(&self, text: &[u8]) -> Option<&'static [u8]> {
+        let pads: &[&'static [u8]] = if self.is_64() { &LANDING_PADS_64 } else { &LANDING_PADS_32 };
+        pads.iter().copied().find(|pad| text.starts_with(pad))
+    }
+}
+
+impl Arch for X86 {
     fn name(&self) -> &'static str {
-        "x86_64"
+        self.target()
     }
 
     fn target(&self) -> &'static str {
-        "x86_64"
+        if self.is_64() { "x86_64" } else { "i386" }
     }
 
     fn word_bytes(&self) -> usize {
-        8
+        usize::from(self.mode.word_bytes())
     }
 
     fn byte_order(&self) -> ByteOrder {
@@ -72,33 +95,30 @@ impl Arch for X86_64 {
     }
 
     fn registers(&self) -> &'static [Register] {
-        &regs::REGISTERS
+        self.mode.registers()
     }
 
     fn register(&self, name: &str) -> Option<RegisterId> {
-        regs::find(name)
+        self.mode.find_register(name)
     }
 
     fn argument(&self, n: u32) -> Option<ArgumentPlace> {
-        Some(match n {
-            0 => return None,
-            1 => ArgumentPlace::Register(regs::DI),
-            2 => ArgumentPlace::Register(regs::SI),
-            3 => ArgumentPlace::Register(regs::DX),
-            4 => ArgumentPlace::Register(regs::CX),
-            5 => ArgumentPlace::Register(regs::R8),
-            6 => ArgumentPlace::Register(regs::R9),
-            // The return address is the word at the stack pointer; the seventh argument lies above it.
-            n => ArgumentPlace::Stack { offset: u64::from(n - 6) * 8 },
-        })
+        let registers: &[RegisterId] = if self.is_64() { &regs::ARGUMENTS_64 } else { &regs::ARGUMENTS_32 };
+        // The return address is the word at the stack pointer; what no register holds lies above it.
+        let index = n.checked_sub(1)?;
+        let above = || u64::from(n) - registers.len() as u64;
+        Some(registers.get(index as usize).map_or_else(
+            || ArgumentPlace::Stack { offset: above() * u64::from(self.mode.word_bytes()) },
+            |id| ArgumentPlace::Register(*id),
+        ))
     }
 
     fn return_value(&self) -> RegisterId {
-        regs::AX
+        self.mode.ids().ax
     }
 
     fn stack_pointer(&self) -> RegisterId {
-        regs::SP
+        self.mode.ids().sp
     }
 
     fn stack_bias(&self) -> u64 {
@@ -106,7 +126,8 @@ impl Arch for X86_64 {
     }
 
     fn thread_size(&self) -> u64 {
-        16 << 10
+        // THREAD_SIZE (Linux `arch/x86/include/asm/page_64_types.h`, `page_32_types.h`), without KASAN.
+        if self.is_64() { 16 << 10 } else { 8 << 10 }
     }
 
     fn return_place(&self) -> ReturnPlace {
@@ -114,16 +135,24 @@ impl Arch for X86_64 {
     }
 
     fn sp_after_return(&self, sp_at_entry: u64) -> u64 {
-        sp_at_entry.wrapping_add(8)
+        self.mode.trim(sp_at_entry.wrapping_add(u64::from(self.mode.word_bytes())))
     }
 
     fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool {
-        // Intel SDM volume 3, section 6.14.2, "64-Bit Mode Stack Frame": the stack pointer is aligned down to 16; then SS,
-        // RSP, RFLAGS, CS, RIP are pushed, 8 bytes each and whatever the privilege was, and then an error code, if any.
-        let frame = GuestAddr((sp & !15).wrapping_sub(5 * 8));
-        // A debug trap after the instruction before pushes the same RIP; it is told by TF.
-        let stepped = |flags: u64| flags & TRAP_FLAG != 0;
-        word(frame) == Some(addr.0) && word(frame.wrapping_add(2 * 8)).is_some_and(|flags| !stepped(flags))
+        // A debug trap after the instruction before pushes the same program counter; it is told by TF.
+        let frame = if self.is_64() {
+            // Intel SDM volume 3, section 6.14.2, "64-Bit Mode Stack Frame": the stack pointer is aligned down to 16; then
+            // SS, RSP, RFLAGS, CS, RIP are pushed, 8 bytes each and whatever the privilege was, and then an error code, if any.
+            (sp & !15).wrapping_sub(5 * 8)
+        } else {
+            // Section 6.12.1: on the same stack EFLAGS, CS, EIP are pushed, 4 bytes each, and an error code, if any. The
+            // kernel builds a whole `pt_regs` below them, and before it returns it copies them back to right here (Linux
+            // `arch/x86/entry/entry_32.S`, `FIXUP_FRAME` and `IRET_FRAME`).
+            sp.wrapping_sub(3 * 4)
+        };
+        let word_bytes = u64::from(self.mode.word_bytes());
+        let mut at = |number: u64| word(GuestAddr(self.mode.trim(frame.wrapping_add(number * word_bytes))));
+        at(0) == Some(addr.0) && at(2).is_some_and(|flags| flags & TRAP_FLAG == 0)
     }
 
     fn exception_keeps_sp(&self) -> bool {
@@ -132,12 +161,12 @@ impl Arch for X86_64 {
 
     fn block_pc(&self) -> Option<RegisterId> {
         // QEMU's target/i386/tcg (CF_PCREL) keeps eip exact at a block's start, and computes from there inside.
-        Some(regs::BLOCK_PC)
+        Some(self.mode.ids().block_pc)
     }
 
     fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
         // `lea` and long nops only look as if they accessed memory.
-        decode::instruction(64, addr, slot.bytes()).map_or(true, |instruction| {
+        decode::instruction(self.mode, addr, slot.bytes()).map_or(true, |instruction| {
             use iced_x86::Mnemonic;
             let has_memory = (0..instruction.op_count()).any(|n| is_memory_operand(instruction.op_kind(n)));
             let accesses = has_memory && !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
@@ -154,47 +183,60 @@ impl Arch for X86_64 {
     }
 
     fn writable(&self, id: RegisterId) -> bool {
-        let Some(register) = regs::REGISTERS.get(usize::from(id.0)) else { return false };
-        // Setting the program counter aborts QEMU 11.1; selectors would not load their descriptors.
-        let fixed = [regs::CS, regs::SS, regs::FS_BASE, regs::GS_BASE, regs::BLOCK_PC];
+        let Some(register) = self.registers().get(usize::from(id.0)) else { return false };
+        // Setting the program counter aborts QEMU 11.1.
         matches!(register.source, RegisterSource::Qemu { .. })
             && register.role != Role::ProgramCounter
-            && !fixed.contains(&id)
+            && !self.mode.ids().fixed.contains(&id)
     }
 
     fn entry_skip(&self, text: &[u8]) -> u64 {
-        landing_pad(text).map_or(0, |pad| pad.len() as u64)
+        self.landing_pad(text).map_or(0, |pad| pad.len() as u64)
     }
 
     fn decode(&self, addr: GuestAddr, bytes: &[u8]) -> Result<Insn, DecodeError> {
-        decode::decode(64, addr, bytes)
+        decode::decode(self.mode, addr, bytes)
     }
 
     fn check_boundary(&self, start: GuestAddr, text: &[u8], offset: u64) -> Result<(), BoundaryError> {
-        decode::check_boundary(64, start, text, offset)
+        decode::check_boundary(self.mode, start, text, offset)
     }
 
     fn privilege(&self, addr: GuestAddr) -> Privilege {
-        // The upper half belongs to the kernel, except for the vsyscall page.
-        if addr.0 >> 63 == 1 && addr.0 & !0xfff != VSYSCALL_PAGE { Privilege::Kernel } else { Privilege::AskRegisters }
+        // The upper half belongs to the kernel, except for a page. A 32-bit kernel may be configured to begin lower
+        // than here, never higher.
+        let is_kernel = if self.is_64() {
+            addr.0 >> 63 == 1 && addr.0 & !0xfff != VSYSCALL_PAGE
+        } else {
+            addr.0 >= PAGE_OFFSET_32 && addr.0 & !0xfff != COMPAT_VDSO_PAGE
+        };
+        if is_kernel { Privilege::Kernel } else { Privilege::AskRegisters }
     }
 
     fn is_user_address(&self, addr: GuestAddr) -> bool {
-        addr.0 >> 63 == 0
+        // With another CONFIG_VMSPLIT the kernel's lower part counts as the user's.
+        if self.is_64() { addr.0 >> 63 == 0 } else { addr.0 < PAGE_OFFSET_32 }
     }
 
     fn image_region(&self) -> std::ops::RangeInclusive<u64> {
-        // Linux Documentation/arch/x86/x86_64/mm.rst: "kernel text mapping, mapped to physical address 0"; modules and
-        // JITed BPF follow at ffffffffc0000000 (with KASLR).
-        0xffff_ffff_8000_0000..=0xffff_ffff_bfff_ffff
+        if self.is_64() {
+            // Linux Documentation/arch/x86/x86_64/mm.rst: "kernel text mapping, mapped to physical address 0"; modules and
+            // JITed BPF follow at ffffffffc0000000 (with KASLR).
+            0xffff_ffff_8000_0000..=0xffff_ffff_bfff_ffff
+        } else {
+            // In the linear map, within the 512 MiB of `KERNEL_IMAGE_SIZE` (Linux `arch/x86/include/asm/page_32_types.h`).
+            // Modules lie behind the linear map, which is as long as the memory: in a machine with less, they lie in here.
+            PAGE_OFFSET_32..=PAGE_OFFSET_32 + 0x1fff_ffff
+        }
     }
 
     fn privilege_register(&self) -> RegisterId {
-        regs::CS
+        self.mode.ids().cs
     }
 
     fn is_privileged(&self, value: u64) -> bool {
-        // The low two bits of a code segment selector are the current privilege level.
+        // The low two bits of a code segment selector are the current privilege level. (In real and virtual-8086 mode the
+        // register is no selector, and code of those modes lies in the first MiB.)
         value & 3 == 0
     }
 
@@ -209,143 +251,7 @@ impl Arch for X86_64 {
     }
 
     fn looks_like_entry(&self, text: &[u8]) -> bool {
-        landing_pad(text).is_some() || text.starts_with(&FENTRY_NOP)
-    }
-}
-
-fn landing_pad(text: &[u8]) -> Option<&'static [u8; 4]> {
-    LANDING_PADS.iter().find(|pad| text.starts_with(*pad))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_entry_lies_behind_the_landing_pad() {
-        // endbr64; call __fentry__
-        assert_eq!(X86_64.entry_skip(&[0xf3, 0x0f, 0x1e, 0xfa, 0xe8, 0, 0, 0, 0]), 4);
-        // endbr32
-        assert_eq!(X86_64.entry_skip(&[0xf3, 0x0f, 0x1e, 0xfb]), 4);
-        // Sealed: data16 nopl (%rax); nopl -42(%rax)
-        assert_eq!(X86_64.entry_skip(&[0x66, 0x0f, 0x1f, 0x00, 0x55]), 4);
-        assert_eq!(X86_64.entry_skip(&[0x0f, 0x1f, 0x40, 0xd6, 0x55]), 4);
-        // rdsspq %rdx; nopl 0(%rax); push %rbp; nothing; a cut endbr64
-        assert_eq!(X86_64.entry_skip(&[0xf3, 0x48, 0x0f, 0x1e, 0xca]), 0);
-        assert_eq!(X86_64.entry_skip(&[0x0f, 0x1f, 0x40, 0x00]), 0);
-        assert_eq!(X86_64.entry_skip(&[0x55]), 0);
-        assert_eq!(X86_64.entry_skip(&[]), 0);
-        assert_eq!(X86_64.entry_skip(&[0xf3, 0x0f, 0x1e]), 0);
-    }
-
-    #[test]
-    fn entries_are_recognised() {
-        assert!(X86_64.looks_like_entry(&[0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x1f, 0x44, 0x00, 0x00]));
-        assert!(X86_64.looks_like_entry(&[0x66, 0x0f, 0x1f, 0x00, 0x0f, 0x1f, 0x44, 0x00, 0x00]));
-        assert!(X86_64.looks_like_entry(&[0x0f, 0x1f, 0x44, 0x00, 0x00, 0x55]));
-        // Any block may start with a call or a push.
-        assert!(!X86_64.looks_like_entry(&[0xe8, 0, 0, 0, 0]));
-        assert!(!X86_64.looks_like_entry(&[0x55]));
-        assert!(!X86_64.looks_like_entry(&[]));
-    }
-
-    #[test]
-    fn arguments_come_in_the_order_of_system_v() {
-        let name = |n| match X86_64.argument(n) {
-            Some(ArgumentPlace::Register(RegisterId(id))) => X86_64.registers()[usize::from(id)].name,
-            place => panic!("argument {n} is {place:?}"),
-        };
-        assert_eq!([1, 2, 3, 4, 5, 6].map(name), ["di", "si", "dx", "cx", "r8", "r9"]);
-        assert_eq!(X86_64.argument(7), Some(ArgumentPlace::Stack { offset: 8 }));
-        assert_eq!(X86_64.argument(8), Some(ArgumentPlace::Stack { offset: 16 }));
-        assert_eq!(X86_64.argument(0), None);
-    }
-
-    #[test]
-    fn the_return_address_is_popped() {
-        assert_eq!(X86_64.return_place(), ReturnPlace::Stack);
-        assert_eq!(X86_64.sp_after_return(0xffff_c900_0000_3f58), 0xffff_c900_0000_3f60);
-    }
-
-    #[test]
-    fn an_exception_aligns_the_stack_and_pushes_five_words() {
-        let restarted = |sp: u64, frame: u64, ip: u64, flags: u64| {
-            let mut memory = |addr: GuestAddr| match addr.0.wrapping_sub(frame) {
-                0 => Some(ip),
-                0x10 => Some(flags),
-                _ => None,
-            };
-            X86_64.is_restart(sp, GuestAddr(0xffff_ffff_8100_0010), &mut memory)
-        };
-        // Unaligned: down to ...50; SS 48, RSP 40, flags 38, CS 30, RIP 28.
-        let frame = 0xffff_c900_0000_3f28;
-        assert!(restarted(0xffff_c900_0000_3f58, frame, 0xffff_ffff_8100_0010, 0x10246));
-        assert!(restarted(0xffff_c900_0000_3f50, frame, 0xffff_ffff_8100_0010, 0x10246));
-        assert!(!restarted(0xffff_c900_0000_3f58, frame, 0xffff_ffff_8100_0040, 0x10246), "a fix-up");
-        assert!(!restarted(0xffff_c900_0000_3f58, frame, 0xffff_ffff_8100_0010, 0x346), "single-stepped");
-        assert!(!restarted(0xffff_c900_0000_3f68, frame, 0xffff_ffff_8100_0010, 0x10246), "another frame");
-    }
-
-    #[test]
-    fn general_registers_and_flags_are_writable() {
-        let writable: Vec<&str> = (0_u8..)
-            .zip(X86_64.registers())
-            .filter(|(id, _)| X86_64.writable(RegisterId(*id)))
-            .map(|(_, register)| register.name)
-            .collect();
-        let expected = [
-            "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di", "flags",
-            "sp",
-        ];
-        assert_eq!(writable, expected);
-    }
-
-    #[test]
-    fn registers_have_the_kernels_names() {
-        // Linux 6.12 arch/x86/kernel/ptrace.c, regoffset_table.
-        let kernel = [
-            "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "bx", "cx", "dx", "si", "di", "bp", "ax", "orig_ax",
-            "ip", "cs", "flags", "sp", "ss",
-        ];
-        assert!(kernel.iter().all(|name| X86_64.register(name).is_some()));
-        // Then this project's own.
-        let own: Vec<&str> = X86_64.registers().iter().map(|register| register.name).skip(kernel.len()).collect();
-        assert_eq!(own, ["fs_base", "gs_base", ""], "the last one cannot be named");
-        for stranger in ["rax", "eax", "al", "rip", "RAX", "", "%ax"] {
-            assert_eq!(X86_64.register(stranger), None, "{stranger}");
-        }
-    }
-
-    #[test]
-    fn registers_come_from_their_qemu_names() {
-        let qemu = |name| {
-            let RegisterId(id) = X86_64.register(name).expect("a register");
-            match X86_64.registers()[usize::from(id)].source {
-                RegisterSource::Qemu { name, feature: None } => name,
-                source => panic!("{name} comes from {source:?}"),
-            }
-        };
-        let names = ["ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "r8", "r15", "flags", "cs", "ss"];
-        let expected = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r15", "eflags", "cs", "ss"];
-        assert_eq!(names.map(qemu), expected);
-        let program_counter = X86_64.registers().iter().find(|register| register.role == Role::ProgramCounter);
-        assert_eq!(program_counter.map(|register| register.name), Some("ip"));
-    }
-
-    #[test]
-    fn privilege_follows_address_and_selector() {
-        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_8100_0000)), Privilege::Kernel);
-        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_c000_0000)), Privilege::Kernel);
-        assert_eq!(X86_64.privilege(GuestAddr(0xff00_0000_0000_0000)), Privilege::Kernel);
-        assert_eq!(X86_64.privilege(GuestAddr(0x40_0000)), Privilege::AskRegisters);
-        // The vsyscall page and its neighbours.
-        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_ff60_0000)), Privilege::AskRegisters);
-        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_ff60_0c00)), Privilege::AskRegisters);
-        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_ff60_1000)), Privilege::Kernel);
-        assert_eq!(X86_64.privilege(GuestAddr(0xffff_ffff_ff5f_ffff)), Privilege::Kernel);
-        // __KERNEL_CS, __USER_CS, __USER32_CS
-        assert!(X86_64.is_privileged(0x10));
-        assert!(!X86_64.is_privileged(0x33));
-        assert!(!X86_64.is_privileged(0x23));
+        let nops: &[&[u8]] = if self.is_64() { &FENTRY_NOPS_64 } else { &FENTRY_NOPS_32 };
+        self.landing_pad(text).is_some() || nops.iter().any(|nop| text.starts_with(nop))
     }
 }

@@ -1,26 +1,30 @@
 //! Transfers that load CS: far jumps, calls and returns, returns from interrupts, and the returns of fast system calls.
-//! Only the target and the stack pointer are evaluated, from 64-bit mode and in the direction in which kernels go.
+//! Only the target and the stack pointer are evaluated, from the kernel's own mode and in the direction in which kernels go.
 //!
-//! Not looked at: the descriptor behind the selector. Through a call gate the target would be the gate's; a kernel that
-//! runs in 64-bit mode has none.
+//! Not looked at: the descriptor behind the selector. Through a call gate or a task gate the target would be the gate's; a
+//! kernel has none that it goes through itself.
 
 use iced_x86::{Code, Instruction, Register};
 
 use super::operand::address;
 use super::state::State;
 use super::width::Width;
-use crate::x86::regs;
+use crate::x86::mode::Mode;
 use crate::{ExecuteError, GuestAddr};
 
 /// How a transfer finds its target.
 #[derive(Clone, Copy)]
 enum Kind {
+    /// The offset is in the instruction.
+    DirectJump(u64),
+    /// CS and the return address are pushed, each of that width.
+    DirectCall(u64, Width),
     /// A far pointer in memory, with an offset of that width.
     Jump(Width),
     Call(Width),
     /// Offset and CS, popped in words of that width.
     Return(Width),
-    /// Offset, CS, flags, stack pointer and SS.
+    /// Offset, CS, flags; and stack pointer and SS from 64-bit mode, or to a lesser privilege.
     InterruptReturn(Width),
     /// Target and flags in registers.
     SystemCallReturn(Register),
@@ -30,6 +34,10 @@ enum Kind {
 
 fn kind(instruction: &Instruction) -> Option<Kind> {
     Some(match instruction.code() {
+        Code::Jmp_ptr1616 => Kind::DirectJump(u64::from(instruction.far_branch16())),
+        Code::Jmp_ptr1632 => Kind::DirectJump(u64::from(instruction.far_branch32())),
+        Code::Call_ptr1616 => Kind::DirectCall(u64::from(instruction.far_branch16()), Width::Word),
+        Code::Call_ptr1632 => Kind::DirectCall(u64::from(instruction.far_branch32()), Width::Long),
         Code::Jmp_m1616 => Kind::Jump(Width::Word),
         Code::Jmp_m1632 => Kind::Jump(Width::Long),
         Code::Jmp_m1664 => Kind::Jump(Width::Quad),
@@ -59,21 +67,23 @@ pub(super) fn goes_on(instruction: &Instruction) -> bool {
 /// evaluated. Anything else is not supported.
 pub(super) fn run(instruction: &Instruction, state: &mut State<'_>) -> Result<GuestAddr, ExecuteError> {
     let kind = kind(instruction).ok_or_else(|| state.not_supported())?;
-    let top = state.whole(regs::SP)?;
+    let top = state.sp()?;
+    // CS and the return address, each as wide as the offset.
+    let called = |width: Width| top.wrapping_sub(2 * u64::from(width.bytes()));
     let (target, sp) = match kind {
+        Kind::DirectJump(target) => (target, top),
+        Kind::DirectCall(target, width) => (target, called(width)),
         Kind::Jump(width) => (pointer(instruction, width, state)?, top),
-        // CS and the return address, each as wide as the offset.
-        Kind::Call(width) => (pointer(instruction, width, state)?, top.wrapping_sub(2 * u64::from(width.bytes()))),
+        Kind::Call(width) => (pointer(instruction, width, state)?, called(width)),
         Kind::Return(width) => {
             let arguments = instruction.try_immediate(0).unwrap_or_default();
             (word(state, top, width, 0)?, after_far_return(state, top, width, arguments)?)
         }
-        // From 64-bit mode the stack pointer is popped whatever the privilege (Intel SDM volume 2, "IRET").
-        Kind::InterruptReturn(width) => (word(state, top, width, 0)?, word(state, top, width, 3)?),
+        Kind::InterruptReturn(width) => (word(state, top, width, 0)?, after_interrupt_return(state, top, width)?),
         Kind::SystemCallReturn(target) => (state.register(target)?, top),
         Kind::SystemEntryReturn(target, sp) => (state.register(target)?, state.register(sp)?),
     };
-    state.set_whole(regs::SP, sp)?;
+    state.set_sp(sp)?;
     Ok(GuestAddr(target))
 }
 
@@ -87,13 +97,32 @@ fn word(state: &mut State<'_>, top: u64, width: Width, number: u64) -> Result<u6
     state.load(GuestAddr(top.wrapping_add(number * u64::from(width.bytes()))), width)
 }
 
+/// The low two bits of a selector.
+const PRIVILEGE: u64 = 3;
+
+/// Whether the selector that a return pops is of another privilege than the CPU now has.
+fn changes_privilege(state: &mut State<'_>, selector: u64) -> Result<bool, ExecuteError> {
+    let now = state.whole(state.mode().ids().cs)?;
+    Ok((selector ^ now) & PRIVILEGE != 0)
+}
+
+/// From 64-bit mode the stack pointer is popped whatever the privilege; from protected mode with a change of it alone, and
+/// on the way to virtual-8086 mode (Intel SDM volume 2, "IRET").
+fn after_interrupt_return(state: &mut State<'_>, top: u64, width: Width) -> Result<u64, ExecuteError> {
+    const VM: u64 = 1 << 17;
+    let popped = state.mode() == Mode::Long || {
+        let (selector, flags) = (word(state, top, width, 1)?, word(state, top, width, 2)?);
+        flags & VM != 0 || changes_privilege(state, selector)?
+    };
+    if popped { word(state, top, width, 3) } else { Ok(top.wrapping_add(3 * u64::from(width.bytes()))) }
+}
+
 /// The arguments lie above offset and CS. A return to a lesser privilege finds the other stack's pointer above them, and
 /// drops as many arguments there (Intel SDM volume 2, "RET", "return to outer privilege level").
 fn after_far_return(state: &mut State<'_>, top: u64, width: Width, arguments: u64) -> Result<u64, ExecuteError> {
-    const PRIVILEGE: u64 = 3;
     let selector = word(state, top, width, 1)?;
     let above = top.wrapping_add(2 * u64::from(width.bytes())).wrapping_add(arguments);
-    if selector & PRIVILEGE == state.whole(regs::CS)? & PRIVILEGE {
+    if !changes_privilege(state, selector)? {
         return Ok(above);
     }
     Ok(word(state, above, width, 0)?.wrapping_add(arguments))

@@ -4,20 +4,21 @@ use std::ops::Range;
 
 use super::{STATUS, may_keep_flags};
 use crate::x86::decode;
+use crate::x86::mode::Mode;
 use crate::{Flow, GuestAddr};
 
 /// Compilers set the flags again within a few instructions.
 const MOST_INSTRUCTIONS: usize = 64;
 
 /// `text` begins at `addr`, inside of `function`. A flag that an instruction leaves undefined counts as overwritten: nothing can make use of it.
-pub(super) fn flags_are_dead(text: &[u8], addr: GuestAddr, function: &Range<u64>) -> bool {
+pub(super) fn flags_are_dead(mode: Mode, text: &[u8], addr: GuestAddr, function: &Range<u64>) -> bool {
     let mut unwritten = STATUS;
     let mut here = addr;
     for _ in 0..MOST_INSTRUCTIONS {
         let Some(rest) = usize::try_from(here.wrapping_offset_from(addr)).ok().and_then(|at| text.get(at..)) else {
             return false;
         };
-        let Ok(instruction) = decode::instruction(64, here, rest) else { return false };
+        let Ok(instruction) = decode::instruction(mode, here, rest) else { return false };
         if instruction.rflags_read() & unwritten != 0 {
             return false;
         }
@@ -30,12 +31,13 @@ pub(super) fn flags_are_dead(text: &[u8], addr: GuestAddr, function: &Range<u64>
                 if unwritten == 0 {
                     return true;
                 }
-                GuestAddr(instruction.next_ip())
+                mode.behind(&instruction)
             }
             // A jump to another function is a call by the same convention, and so is the one to the return thunk.
             Flow::Jump { target } if !function.is_empty() && !function.contains(&target.0) => return true,
             Flow::Jump { target } => target,
-            // System V ABI, AMD64 supplement, section 3.2.1: the flags are not preserved across calls, and pass nothing.
+            // System V ABI, AMD64 supplement, section 3.2.1, and the Intel386 one, section 2.2.3: the flags are not preserved
+            // across calls, and pass nothing.
             // Compilers keep them over no indirect jump either.
             Flow::Call { .. } | Flow::IndirectCall | Flow::Return | Flow::IndirectJump => return true,
             Flow::Branch { .. } | Flow::Trap => return false,
@@ -51,7 +53,7 @@ mod tests {
     const HERE: GuestAddr = GuestAddr(0xffff_ffff_8100_0000);
 
     fn dead(text: &[u8]) -> bool {
-        flags_are_dead(text, HERE, &(0..0))
+        flags_are_dead(Mode::Long, text, HERE, &(0..0))
     }
 
     #[test]
@@ -82,9 +84,12 @@ mod tests {
     fn a_jump_to_another_function_ends_them() {
         // mov %rax,%rbx; jmp +0x100
         let code = [0x48, 0x89, 0xc3, 0xe9, 0x00, 0x01, 0x00, 0x00];
-        assert!(flags_are_dead(&code, HERE, &(HERE.0 - 0x20..HERE.0 + 0x40)));
-        assert!(!flags_are_dead(&code, HERE, &(HERE.0 - 0x20..HERE.0 + 0x200)), "inside, and not in the text");
-        assert!(!flags_are_dead(&code, HERE, &(0..0)), "nobody knows the function");
+        assert!(flags_are_dead(Mode::Long, &code, HERE, &(HERE.0 - 0x20..HERE.0 + 0x40)));
+        assert!(
+            !flags_are_dead(Mode::Long, &code, HERE, &(HERE.0 - 0x20..HERE.0 + 0x200)),
+            "inside, and not in the text"
+        );
+        assert!(!flags_are_dead(Mode::Long, &code, HERE, &(0..0)), "nobody knows the function");
     }
 
     #[test]

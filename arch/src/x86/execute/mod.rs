@@ -1,9 +1,9 @@
-//! Out-of-line evaluation of x86_64 instructions.
+//! Out-of-line evaluation of x86 instructions.
 //!
 //! The slot's bytes are decoded at the original's address; the instruction then runs against a `State`, which reads
 //! the machine and collects what would change (registers, at most one store, the flags); at the end `execute` commits
 //! that, and `next_pc` throws it away. Results are those of the Intel SDM, volume 2; where a 66 prefix on a near branch
-//! divides the vendors, Intel's (and QEMU's) way is taken, as the decoder does.
+//! divides the vendors (in 64-bit mode), Intel's (and QEMU's) way is taken, as the decoder does.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod alu;
@@ -15,6 +15,8 @@ mod flags;
 mod liveness;
 mod moves;
 mod operand;
+#[cfg(test)]
+mod protected_tests;
 mod scan;
 mod shift;
 mod stack;
@@ -32,7 +34,7 @@ mod width;
 use iced_x86::{Instruction, Mnemonic, Register, RflagsBits};
 
 use self::state::State;
-use super::{X86_64, decode};
+use super::{X86, decode};
 use crate::{Execute, ExecuteError, Executed, Flow, GuestAddr, InsnSlot, Machine, NextPc, Successors};
 
 /// One byte, so that it fits wherever an instruction was.
@@ -40,13 +42,13 @@ const NOP: [u8; 1] = [0x90];
 /// The arithmetic flags, in the decoder's numbering.
 const STATUS: u32 = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
-impl Execute for X86_64 {
+impl Execute for X86 {
     fn nop(&self) -> &'static [u8] {
         &NOP
     }
 
     fn reads_flags(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
-        let Ok(instruction) = decode::instruction(64, addr, slot.bytes()) else { return false };
+        let Ok(instruction) = decode::instruction(self.mode, addr, slot.bytes()) else { return false };
         let modified = instruction.rflags_modified() & STATUS;
         let keeps_some = modified != 0 && modified != STATUS;
         instruction.rflags_read() & STATUS != 0
@@ -57,10 +59,11 @@ impl Execute for X86_64 {
 
     fn next_pc(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<NextPc, ExecuteError> {
         if slot.insn.flow == Flow::Next {
-            return Ok(NextPc::At(addr.wrapping_add(u64::from(slot.insn.len))));
+            let next = addr.wrapping_add(u64::from(slot.insn.len));
+            return Ok(NextPc::At(GuestAddr(self.mode.trim(next.0))));
         }
-        let instruction = decode::instruction(64, addr, slot.bytes())?;
-        let mut state = State::new(addr, machine);
+        let instruction = decode::instruction(self.mode, addr, slot.bytes())?;
+        let mut state = State::new(self.mode, addr, machine);
         match slot.insn.flow {
             Flow::Trap if !far::goes_on(&instruction) => Ok(NextPc::Leaves),
             Flow::Trap => far::run(&instruction, &mut state).map(NextPc::At),
@@ -74,27 +77,27 @@ impl Execute for X86_64 {
         addr: GuestAddr,
         machine: &mut dyn Machine,
     ) -> Result<Successors, ExecuteError> {
-        successors::evaluate(slot, addr, machine)
+        successors::evaluate(self.mode, slot, addr, machine)
     }
 
     fn has_successor(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
-        successors::are_known(slot, addr)
+        successors::are_known(self.mode, slot, addr)
     }
 
     fn flags_dead_after(&self, text: &[u8], addr: GuestAddr, function: &std::ops::Range<u64>) -> bool {
-        liveness::flags_are_dead(text, addr, function)
+        liveness::flags_are_dead(self.mode, text, addr, function)
     }
 
     fn execute(&self, slot: &InsnSlot, addr: GuestAddr, machine: &mut dyn Machine) -> Result<Executed, ExecuteError> {
-        let instruction = decode::instruction(64, addr, slot.bytes())?;
-        let mut state = State::new(addr, machine);
+        let instruction = decode::instruction(self.mode, addr, slot.bytes())?;
+        let mut state = State::new(self.mode, addr, machine);
         if instruction.has_lock_prefix() {
             state.needs_atomicity()?;
         }
         let next = match decode::flow(&instruction) {
             Flow::Next => {
                 run(&instruction, &mut state)?;
-                GuestAddr(instruction.next_ip())
+                self.mode.behind(&instruction)
             }
             Flow::Trap => return Err(state.not_supported()),
             _ => transfer::run(&instruction, &mut state)?,

@@ -4,7 +4,6 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use super::state::State;
 use super::width::Width;
-use crate::x86::regs;
 use crate::{ExecuteError, GuestAddr};
 
 /// One operand, located: an instruction that reads and writes memory computes its address once.
@@ -78,19 +77,19 @@ pub(super) fn memory_width(instruction: &Instruction) -> Option<Width> {
 }
 
 /// The linear address of the memory operand, `further` bytes on. Segment bases are added to what the address size has
-/// cut; in 64-bit mode only FS and GS have any (Intel SDM volume 1, section 3.3.4).
+/// cut; in 64-bit mode only FS and GS have any (Intel SDM volume 1, section 3.3.4), and in a kernel of 32 bits.
 pub(super) fn address(
     instruction: &Instruction,
     further: u64,
     state: &mut State<'_>,
 ) -> Result<GuestAddr, ExecuteError> {
     let base = match instruction.memory_segment() {
-        Register::FS => state.whole(regs::FS_BASE)?,
-        Register::GS => state.whole(regs::GS_BASE)?,
+        Register::FS => state.whole(state.mode().ids().fs_base)?,
+        Register::GS => state.whole(state.mode().ids().gs_base)?,
         _ => 0,
     };
     let offset = effective(instruction, further, state)?;
-    Ok(GuestAddr(base.wrapping_add(offset)))
+    Ok(GuestAddr(state.mode().trim(base.wrapping_add(offset))))
 }
 
 /// The offset in the segment: what `lea` gives.
@@ -110,5 +109,5 @@ pub(super) fn effective(instruction: &Instruction, further: u64, state: &mut Sta
         (Register::None, index) => index.size(),
         (base, _) => base.size(),
     };
-    Ok(if address_bytes == 4 { offset & u64::from(u32::MAX) } else { offset })
+    Ok(Width::from_bytes(address_bytes).map_or(offset, |width| width.trim(offset)))
 }

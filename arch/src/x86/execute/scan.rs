@@ -20,13 +20,13 @@ pub(super) fn highest(value: u64) -> u32 {
 }
 
 /// `bsf`, `bsr`. Of 0 there is no lowest or highest bit: ZF is set, and the destination left alone, which the kernel
-/// relies on with 64 bits (Linux `arch/x86/include/asm/bitops.h`, `fls64`). With fewer CPUs differ in what becomes of
-/// the upper half, so that is refused.
+/// relies on with 64 bits (Linux `arch/x86/include/asm/bitops.h`, `fls64`). With a part of a register CPUs differ in what
+/// becomes of the rest, so that is refused.
 pub(super) fn scan(instruction: &Instruction, state: &mut State<'_>, scan: Scan) -> Result<(), ExecuteError> {
     let (destination, width, value) = operands(instruction, state)?;
     if value != 0 {
         destination.write(state, u64::from(scan(value)))?;
-    } else if width != Width::Quad {
+    } else if width != state.word() {
         return Err(state.not_supported());
     }
     state.set_flags(ZF, flags::when(ZF, value == 0), CF | OF | SF | AF | PF)

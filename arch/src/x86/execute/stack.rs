@@ -1,26 +1,25 @@
-//! `push`, `pop`, `leave`. The stack's addresses are 64 bits wide in 64-bit mode, and SS has no base.
+//! `push`, `pop`, `leave`. The stack's addresses are 64 bits wide in 64-bit mode, and 32 on a 32-bit stack; SS has no base.
 
 use iced_x86::{Instruction, OpKind, Register};
 
 use super::operand::{Operand, memory_width};
 use super::state::State;
 use super::width::Width;
-use crate::x86::regs;
 use crate::{ExecuteError, GuestAddr};
 
 /// Makes room on the stack and stores `value` there.
 pub(super) fn push_value(state: &mut State<'_>, width: Width, value: u64) -> Result<(), ExecuteError> {
-    let top = state.whole(regs::SP)?.wrapping_sub(u64::from(width.bytes()));
-    state.set_whole(regs::SP, top)?;
+    let top = state.sp()?.wrapping_sub(u64::from(width.bytes()));
+    state.set_sp(top)?;
     state.store(GuestAddr(top), width, value);
     Ok(())
 }
 
 /// Takes the value at the top of the stack, and `further` bytes with it.
 pub(super) fn pop_value(state: &mut State<'_>, width: Width, further: u64) -> Result<u64, ExecuteError> {
-    let top = state.whole(regs::SP)?;
+    let top = state.sp()?;
     let value = state.load(GuestAddr(top), width)?;
-    state.set_whole(regs::SP, top.wrapping_add(u64::from(width.bytes())).wrapping_add(further))?;
+    state.set_sp(top.wrapping_add(u64::from(width.bytes())).wrapping_add(further))?;
     Ok(value)
 }
 
@@ -30,7 +29,7 @@ pub(super) fn push(instruction: &Instruction, state: &mut State<'_>) -> Result<(
     let width = match (source.width(), instruction.try_op_kind(0)) {
         (Some(width), _) => width,
         (None, Ok(OpKind::Immediate16 | OpKind::Immediate8to16)) => Width::Word,
-        (None, _) => Width::Quad,
+        (None, _) => state.word(),
     };
     let value = source.read(state)?;
     push_value(state, width, value)
@@ -52,11 +51,12 @@ pub(super) fn pop(instruction: &Instruction, state: &mut State<'_>) -> Result<()
 pub(super) fn leave(instruction: &Instruction, state: &mut State<'_>) -> Result<(), ExecuteError> {
     let (width, frame) = match instruction.code() {
         iced_x86::Code::Leaveq => (Width::Quad, Register::RBP),
+        iced_x86::Code::Leaved => (Width::Long, Register::EBP),
         iced_x86::Code::Leavew => (Width::Word, Register::BP),
         _ => return Err(state.not_supported()),
     };
-    let top = state.whole(regs::BP)?;
-    state.set_whole(regs::SP, top)?;
+    let top = state.bp()?;
+    state.set_sp(top)?;
     let value = pop_value(state, width, 0)?;
     state.set_register(frame, value)
 }

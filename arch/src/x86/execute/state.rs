@@ -4,7 +4,7 @@
 use iced_x86::Register;
 
 use super::width::Width;
-use crate::x86::regs;
+use crate::x86::mode::Mode;
 use crate::{ByteOrder, ExecuteError, GuestAddr, Machine, RegisterId};
 
 /// Most registers that an instruction writes: two, and the flags (`xadd`, `div`).
@@ -18,6 +18,7 @@ struct Store {
 }
 
 pub(super) struct State<'a> {
+    mode: Mode,
     addr: GuestAddr,
     machine: &'a mut dyn Machine,
     written: [Option<(RegisterId, u64)>; MOST_REGISTERS],
@@ -25,47 +26,45 @@ pub(super) struct State<'a> {
     undefined_flags: u64,
 }
 
-/// Where a register lies in its 64-bit register: its id, width, and the bit that it starts at.
-fn locate(register: Register) -> Option<(RegisterId, Width, u32)> {
-    let id = match register.full_register() {
-        Register::RAX => regs::AX,
-        Register::RBX => regs::BX,
-        Register::RCX => regs::CX,
-        Register::RDX => regs::DX,
-        Register::RSI => regs::SI,
-        Register::RDI => regs::DI,
-        Register::RBP => regs::BP,
-        Register::RSP => regs::SP,
-        Register::R8 => regs::R8,
-        Register::R9 => regs::R9,
-        Register::R10 => regs::R10,
-        Register::R11 => regs::R11,
-        Register::R12 => regs::R12,
-        Register::R13 => regs::R13,
-        Register::R14 => regs::R14,
-        Register::R15 => regs::R15,
-        _ => return None,
-    };
+/// Where a register lies in the whole one: its id, width, and the bit that it starts at.
+fn locate(mode: Mode, register: Register) -> Option<(RegisterId, Width, u32)> {
+    let whole = register.full_register();
+    if !whole.is_gpr64() {
+        return None;
+    }
+    let id = *mode.ids().general.get(whole.number())?;
     let first_bit = if matches!(register, Register::AH | Register::BH | Register::CH | Register::DH) { 8 } else { 0 };
     Some((id, Width::from_bytes(register.size())?, first_bit))
 }
 
-fn unavailable(id: RegisterId) -> ExecuteError {
-    ExecuteError::Register { name: regs::REGISTERS.get(usize::from(id.0)).map_or("", |register| register.name) }
+fn unavailable(mode: Mode, id: RegisterId) -> ExecuteError {
+    ExecuteError::Register { name: mode.registers().get(usize::from(id.0)).map_or("", |register| register.name) }
 }
 
 impl<'a> State<'a> {
-    pub(super) fn new(addr: GuestAddr, machine: &'a mut dyn Machine) -> Self {
-        Self { addr, machine, written: [None; MOST_REGISTERS], store: None, undefined_flags: 0 }
+    pub(super) fn new(mode: Mode, addr: GuestAddr, machine: &'a mut dyn Machine) -> Self {
+        Self { mode, addr, machine, written: [None; MOST_REGISTERS], store: None, undefined_flags: 0 }
     }
 
     /// For what must not depend on the flags: they read as 0, and the machine is not asked for them.
-    pub(super) fn without_flags(addr: GuestAddr, machine: &'a mut dyn Machine) -> Self {
-        let mut state = Self::new(addr, machine);
+    pub(super) fn without_flags(mode: Mode, addr: GuestAddr, machine: &'a mut dyn Machine) -> Self {
+        let mut state = Self::new(mode, addr, machine);
         if let Some(first) = state.written.first_mut() {
-            *first = Some((regs::FLAGS, 0));
+            *first = Some((mode.ids().flags, 0));
         }
         state
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The width of an address, of a whole register, and of what a plain `push` stores.
+    pub(super) fn word(&self) -> Width {
+        match self.mode {
+            Mode::Protected => Width::Long,
+            Mode::Long => Width::Quad,
+        }
     }
 
     pub(super) fn not_supported(&self) -> ExecuteError {
@@ -82,27 +81,42 @@ impl<'a> State<'a> {
         let written = self.written.iter().flatten().find(|(written, _)| *written == id);
         match written {
             Some((_, value)) => Ok(*value),
-            None => self.machine.register(id).ok_or_else(|| unavailable(id)),
+            None => {
+                let value = self.machine.register(id).ok_or_else(|| unavailable(self.mode, id))?;
+                Ok(self.mode.trim(value))
+            }
         }
     }
 
     pub(super) fn set_whole(&mut self, id: RegisterId, value: u64) -> Result<(), ExecuteError> {
         let not_supported = self.not_supported();
         let taken = |entry: &&mut Option<(RegisterId, u64)>| entry.is_none_or(|(written, _)| written == id);
-        *self.written.iter_mut().find(taken).ok_or(not_supported)? = Some((id, value));
+        *self.written.iter_mut().find(taken).ok_or(not_supported)? = Some((id, self.mode.trim(value)));
         Ok(())
+    }
+
+    pub(super) fn sp(&mut self) -> Result<u64, ExecuteError> {
+        self.whole(self.mode.ids().sp)
+    }
+
+    pub(super) fn set_sp(&mut self, value: u64) -> Result<(), ExecuteError> {
+        self.set_whole(self.mode.ids().sp, value)
+    }
+
+    pub(super) fn bp(&mut self) -> Result<u64, ExecuteError> {
+        self.whole(self.mode.ids().bp)
     }
 
     /// The value of a general register or of a part of one.
     pub(super) fn register(&mut self, register: Register) -> Result<u64, ExecuteError> {
-        let (id, width, first_bit) = locate(register).ok_or_else(|| self.not_supported())?;
+        let (id, width, first_bit) = locate(self.mode, register).ok_or_else(|| self.not_supported())?;
         Ok(width.trim(self.whole(id)? >> first_bit))
     }
 
-    /// Sets a general register or a part of one: 32 bits clear the upper half, 8 and 16 keep the rest (Intel SDM
+    /// Sets a general register or a part of one: 32 bits clear the upper half of one of 64, 8 and 16 keep the rest (Intel SDM
     /// volume 1, section 3.4.1.1).
     pub(super) fn set_register(&mut self, register: Register, value: u64) -> Result<(), ExecuteError> {
-        let (id, width, first_bit) = locate(register).ok_or_else(|| self.not_supported())?;
+        let (id, width, first_bit) = locate(self.mode, register).ok_or_else(|| self.not_supported())?;
         let value = width.trim(value);
         let whole = match width {
             Width::Long | Width::Quad => value,
@@ -112,17 +126,18 @@ impl<'a> State<'a> {
     }
 
     pub(super) fn flags(&mut self) -> Result<u64, ExecuteError> {
-        self.whole(regs::FLAGS)
+        self.whole(self.mode.ids().flags)
     }
 
     /// Sets the flags in `defined` from `values`; the status flags in `undefined` stay as they are, and are told.
     pub(super) fn set_flags(&mut self, defined: u64, values: u64, undefined: u64) -> Result<(), ExecuteError> {
         let old = self.flags()?;
         self.undefined_flags |= undefined;
-        self.set_whole(regs::FLAGS, old & !defined | values & defined)
+        self.set_whole(self.mode.ids().flags, old & !defined | values & defined)
     }
 
     pub(super) fn load(&mut self, addr: GuestAddr, width: Width) -> Result<u64, ExecuteError> {
+        let addr = GuestAddr(self.mode.trim(addr.0));
         let mut bytes = [0; 8];
         let part = bytes.get_mut(..usize::from(width.bytes())).unwrap_or_default();
         if self.machine.read(addr, part) {
@@ -134,6 +149,7 @@ impl<'a> State<'a> {
 
     /// The one store of the instruction. Nothing reads memory after it.
     pub(super) fn store(&mut self, addr: GuestAddr, width: Width, value: u64) {
+        let addr = GuestAddr(self.mode.trim(addr.0));
         self.store = Some(Store { addr, bytes: value.to_le_bytes(), width });
     }
 
@@ -152,9 +168,9 @@ impl<'a> State<'a> {
 
     fn apply(&mut self, before: &mut [Option<(RegisterId, u64)>; MOST_REGISTERS]) -> Result<(), ExecuteError> {
         for ((id, value), before) in self.written.iter().flatten().zip(before) {
-            let old = self.machine.register(*id).ok_or_else(|| unavailable(*id))?;
+            let old = self.machine.register(*id).ok_or_else(|| unavailable(self.mode, *id))?;
             if !self.machine.set_register(*id, *value) {
-                return Err(unavailable(*id));
+                return Err(unavailable(self.mode, *id));
             }
             *before = Some((*id, old));
         }

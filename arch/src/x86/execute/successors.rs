@@ -6,19 +6,23 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
+use super::operand::address;
 use super::state::State;
+use super::width::Width;
 use super::{STATUS, far, run, transfer};
-use crate::x86::{decode, regs};
+use crate::x86::decode;
+use crate::x86::mode::Mode;
 use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, RegisterId, Successors};
 
 pub(super) fn evaluate(
+    mode: Mode,
     slot: &InsnSlot,
     addr: GuestAddr,
     machine: &mut dyn Machine,
 ) -> Result<Successors, ExecuteError> {
-    let instruction = decode::instruction(64, addr, slot.bytes())?;
-    let mut state = State::without_flags(addr, machine);
-    let next = GuestAddr(instruction.next_ip());
+    let instruction = decode::instruction(mode, addr, slot.bytes())?;
+    let mut state = State::without_flags(mode, addr, machine);
+    let next = mode.behind(&instruction);
     let (first, second) = match slot.insn.flow {
         Flow::Next => {
             move_stack_pointer(&instruction, &mut state)?;
@@ -34,7 +38,7 @@ pub(super) fn evaluate(
             (transfer::run(&instruction, &mut state)?, None)
         }
     };
-    Ok(Successors { first, second, sp: state.whole(regs::SP)? })
+    Ok(Successors { first, second, sp: state.sp()? })
 }
 
 /// Leaves in the state the stack pointer that an instruction leaves which goes on to the next one.
@@ -51,15 +55,21 @@ fn move_stack_pointer(instruction: &Instruction, state: &mut State<'_>) -> Resul
     }
     let sp = match instruction.code() {
         // The frame pointer is popped from where the frame pointer points.
-        Code::Leaveq => state.whole(regs::BP)?.wrapping_add(8),
-        Code::Leavew => state.whole(regs::BP)?.wrapping_add(2),
+        Code::Leaveq => state.bp()?.wrapping_add(8),
+        Code::Leaved => state.bp()?.wrapping_add(4),
+        Code::Leavew => state.bp()?.wrapping_add(2),
+        // The offset of a far pointer; that SS may have a base from here on is not looked at.
+        Code::Lss_r32_m1632 if instruction.op0_register() == Register::ESP => {
+            let addr = address(instruction, 0, state)?;
+            state.load(addr, Width::Long)?
+        }
         // Fixed: `push` and `pop` of every kind, `enter`.
         _ => match instruction.stack_pointer_increment() {
             0 => return Ok(()),
-            by => state.whole(regs::SP)?.wrapping_add_signed(i64::from(by)),
+            by => state.sp()?.wrapping_add_signed(i64::from(by)),
         },
     };
-    state.set_whole(regs::SP, sp)
+    state.set_sp(sp)
 }
 
 /// Is the stack pointer, or a part of it, an operand that the instruction may write? By the instruction's first operand,
@@ -70,15 +80,15 @@ fn writes_stack_pointer(instruction: &Instruction) -> bool {
             && instruction.try_op_register(number).unwrap_or_default().full_register() == Register::RSP
     };
     match instruction.mnemonic() {
-        Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt | Mnemonic::Push | Mnemonic::Nop => false,
+        Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt | Mnemonic::Push | Mnemonic::Nop | Mnemonic::Lss => false,
         Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Mulx => is_stack_pointer(0) || is_stack_pointer(1),
         _ => is_stack_pointer(0),
     }
 }
 
 /// Nothing about successors but the errors `Fault` and `Register` hangs on values: an evaluation with any shows it.
-pub(super) fn are_known(slot: &InsnSlot, addr: GuestAddr) -> bool {
-    evaluate(slot, addr, &mut Blank).is_ok()
+pub(super) fn are_known(mode: Mode, slot: &InsnSlot, addr: GuestAddr) -> bool {
+    evaluate(mode, slot, addr, &mut Blank).is_ok()
 }
 
 /// Zeroes wherever one looks; not alone, as a guest is not.
