@@ -31,8 +31,9 @@ const KERNEL_32: u64 = 0xc000_0000;
 
 /// `do_task_dead` (since v4.9) schedules for the last time. Big-endian kernels of ELFv1 have the code under the name with a dot.
 const TASK_END: [&str; 2] = [".do_task_dead", "do_task_dead"];
-/// New tasks start in one of several pieces of assembly (`ret_from_fork`, `ret_from_kernel_thread`, since v6.5 also
-/// `start_kernel_thread`, ...), each of which calls this first, on a stack that holds nothing else.
+/// New tasks start in one of several pieces of assembly (`ret_from_fork`, `ret_from_fork_scv`, `ret_from_kernel_thread`, later
+/// `ret_from_kernel_user_thread` and `start_kernel_thread`), each of which calls this first, on a stack that holds nothing
+/// that is pending.
 const TASK_START: [&str; 2] = [".schedule_tail", "schedule_tail"];
 
 impl Powerpc {
