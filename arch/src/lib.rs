@@ -144,7 +144,8 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
 
     /// How many bytes of a function's start belong to its entry, where a probe on `SYM` really goes:
-    /// x86 steps over ENDBR, so that `SYM` and `SYM+4` are one place (kernel: `arch_adjust_kprobe_addr`).
+    /// x86 steps over ENDBR, so that `SYM` and `SYM+4` are one place (kernel: `arch_adjust_kprobe_addr`); powerpc over the two
+    /// instructions that set up the TOC pointer, which direct calls pass by (kernel: `kprobe_lookup_name`).
     /// `text` is the function's first bytes.
     fn entry_skip(&self, text: &[u8]) -> u64;
 

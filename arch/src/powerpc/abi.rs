@@ -29,11 +29,12 @@ const PROBLEM_STATE: u64 = 0x4000;
 const KERNEL_64: u64 = 0xc000_0000_0000_0000;
 const KERNEL_32: u64 = 0xc000_0000;
 
-/// `do_task_dead` (since v4.9) schedules for the last time.
-const TASK_END: [&str; 1] = ["do_task_dead"];
-/// New tasks start in one of several pieces of assembly (`ret_from_fork`, `ret_from_kernel_thread`, since v6.5 also
-/// `start_kernel_thread`, ...), each of which calls this first, on a stack that holds nothing else.
-const TASK_START: [&str; 1] = ["schedule_tail"];
+/// `do_task_dead` (since v4.9) schedules for the last time. Big-endian kernels of ELFv1 have the code under the name with a dot.
+const TASK_END: [&str; 2] = [".do_task_dead", "do_task_dead"];
+/// New tasks start in one of several pieces of assembly (`ret_from_fork`, `ret_from_fork_scv`, `ret_from_kernel_thread`, later
+/// `ret_from_kernel_user_thread` and `start_kernel_thread`), each of which calls this first, on a stack that holds nothing
+/// that is pending.
+const TASK_START: [&str; 2] = [".schedule_tail", "schedule_tail"];
 
 impl Powerpc {
     fn words<const N: usize>(&self, text: &[u8]) -> Option<[u32; N]> {
@@ -50,6 +51,12 @@ impl Powerpc {
         let Some([first, second]) = self.words(text).filter(|_| self.is_64) else { return 0 };
         let sets = matches!(first & 0xffff_0000, ADDIS_R2_R12 | LIS_R2) && second & 0xffff_0000 == ADDI_R2_R2;
         if sets { 8 } else { 0 }
+    }
+
+    /// The names of a function, of which only ELFv1 has the first.
+    fn with_dot<'a>(&self, names: &'a [&'static str; 2]) -> &'a [&'static str] {
+        let [_, plain @ ..] = names;
+        if self.is_64 && self.order == ByteOrder::Big { names } else { plain }
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -139,11 +146,11 @@ impl Arch for Powerpc {
     }
 
     fn task_end_symbols(&self) -> &'static [&'static str] {
-        &TASK_END
+        self.with_dot(&TASK_END)
     }
 
     fn task_start_symbols(&self) -> &'static [&'static str] {
-        &TASK_START
+        self.with_dot(&TASK_START)
     }
 
     fn writable(&self, id: RegisterId) -> bool {

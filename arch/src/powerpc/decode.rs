@@ -99,7 +99,7 @@ impl Mode {
 
     pub(super) fn check_boundary(self, start: GuestAddr, text: &[u8], offset: u64) -> Result<(), BoundaryError> {
         let addr = start.wrapping_add(offset);
-        if offset % ALIGN != 0 {
+        if !offset.is_multiple_of(ALIGN) {
             return Err(BoundaryError::Unaligned { addr, align: 4 });
         }
         // No suffix looks like a prefix, so that the word before tells.

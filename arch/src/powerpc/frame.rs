@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_64_bit_frame_tells() {
-        // Linux 6.1 and 6.12: 384 bytes of pt_regs; 4.19: 368, without KUAP's.
+        // Linux 6.1, measured on radix and hash: 384 bytes of pt_regs. Less before more was added.
         for size in [384, 368, 352] {
             let regs = SP - 288 - size;
             let restarted = |nip, trap| is_restart_64(SP, ADDR, &mut frame(8, regs, SP, nip, trap));
@@ -113,7 +113,7 @@ mod tests {
     fn a_32_bit_handler_may_leave_no_frame() {
         const SP: u64 = 0xc123_4560;
         const ADDR: GuestAddr = GuestAddr(0xc010_0010);
-        // 176 bytes; 192 with KUAP; 224 with Book E's.
+        // Linux 6.1 on the 7400, measured: 176 bytes; 192 with KUAP; 224 with Book E's.
         for size in [176, 192, 224] {
             let restarted = |nip, trap| is_restart_32(SP, ADDR, &mut frame(4, SP - size, SP, nip, trap));
             assert!(restarted(0xc010_0010, 0x300), "{size}");

@@ -22,7 +22,7 @@ pub struct Powerpc {
 
 /// 64 bits, little-endian: ELFv2.
 pub static PPC64LE: Powerpc = Powerpc { name: "ppc64le", is_64: true, order: ByteOrder::Little };
-/// 64 bits, big-endian: ELFv1, or ELFv2 by configuration (since v6.5).
+/// 64 bits, big-endian: ELFv1, or ELFv2 by configuration (CONFIG_PPC64_BIG_ENDIAN_ELF_ABI_V2).
 pub static PPC64: Powerpc = Powerpc { name: "ppc64", is_64: true, order: ByteOrder::Big };
 /// 32 bits, big-endian.
 pub static PPC: Powerpc = Powerpc { name: "ppc", is_64: false, order: ByteOrder::Big };

@@ -6,7 +6,8 @@
 use crate::{Register, RegisterId, RegisterSource, Role};
 
 const CORE: Option<&str> = Some("org.gnu.gdb.power.core");
-/// Live but for those that CORE has as well. Which ones exist hangs on the CPU model.
+/// Live, but for what QEMU keeps elsewhere while it runs (those that CORE has as well, and `cfar`: they read as 0). Which ones
+/// exist hangs on the CPU model.
 const SPR: Option<&str> = Some("org.qemu.power.spr");
 
 const GENERAL: [&str; 32] = [
@@ -28,8 +29,8 @@ pub(super) const SRR1: RegisterId = RegisterId(43);
 pub(super) const TAR: RegisterId = RegisterId(44);
 pub(super) const HSRR0: RegisterId = RegisterId(45);
 pub(super) const HSRR1: RegisterId = RegisterId(46);
-pub(super) const PVR: RegisterId = RegisterId(48);
-pub(super) const AMR: RegisterId = RegisterId(49);
+pub(super) const PVR: RegisterId = RegisterId(47);
+pub(super) const AMR: RegisterId = RegisterId(48);
 /// 32 bits; Book E.
 pub(super) const CSRR0: RegisterId = RegisterId(44);
 pub(super) const DSRR0: RegisterId = RegisterId(45);
@@ -88,7 +89,7 @@ const fn table<const N: usize>(word: u8, mode_field: &'static str, own: &[&'stat
     table
 }
 
-pub(super) static REGISTERS_64: [Register; 50] = table(8, "softe", &["tar", "hsrr0", "hsrr1", "cfar", "pvr", "amr"]);
+pub(super) static REGISTERS_64: [Register; 49] = table(8, "softe", &["tar", "hsrr0", "hsrr1", "pvr", "amr"]);
 pub(super) static REGISTERS_32: [Register; 49] = table(4, "mq", &["csrr0", "dsrr0", "mcsrr0", "dear", "esr"]);
 
 pub(super) fn find(registers: &[Register], name: &str) -> Option<RegisterId> {

@@ -112,7 +112,7 @@ pub(crate) fn place(listed: &Listed, seed: u64, cpu: Cpu) -> State {
         *register = random.value();
     }
     // Often equal, for compares.
-    if random.next() % 4 == 0 {
+    if random.next().is_multiple_of(4) {
         let (a, b) = (listed.word() >> 16 & 31, listed.word() >> 11 & 31);
         state.registers[b as usize] = state.registers[a as usize];
     }
@@ -156,7 +156,8 @@ fn point(listed: &Listed, random: &mut Random, cpu: Cpu, state: &mut State) {
         return;
     }
     let room = if mnemonic.contains("mw") { 128 } else { 8 };
-    let addr = cpu.memory() + random.next() % (MEMORY_BYTES as u64 - room) & if room == 8 { !0 } else { !3 };
+    let align = if room == 8 { 1 } else { 4 };
+    let addr = (cpu.memory() + random.next() % (MEMORY_BYTES as u64 - room)) & !(align - 1);
     let operands = listed.text.split_once(' ').map_or("", |(_, operands)| operands);
     if let Some((before, base)) = operands.split_once('(') {
         let displacement: i64 = before.rsplit(',').next().and_then(|number| number.parse().ok()).expect("a number");

@@ -60,9 +60,9 @@ pub(super) fn registers(word: Word, state: &mut State<'_>) -> Result<bool, Execu
         // mulhd, mulhdu, mulhw, mulhwu: the bit of the overflow is none.
         73 | 9 | 75 | 11 if has_overflow => return Ok(false),
         73 => (high_signed(left, right), None),
-        9 => ((u128::from(left) * u128::from(right) >> 64) as u64, None),
+        9 => (((u128::from(left) * u128::from(right)) >> 64) as u64, None),
         75 => (u64::from((sign_extend(left).wrapping_mul(sign_extend(right)) >> 32) as u32), None),
-        11 => ((left & 0xffff_ffff) * (right & 0xffff_ffff) >> 32, None),
+        11 => (((left & 0xffff_ffff) * (right & 0xffff_ffff)) >> 32, None),
         // mulld, mullw
         233 => {
             let high = high_signed(left, right);
@@ -94,7 +94,7 @@ fn finish(word: Word, value: u64, overflow: Option<bool>, state: &mut State<'_>)
 }
 
 fn high_signed(left: u64, right: u64) -> u64 {
-    (i128::from(left.cast_signed()) * i128::from(right.cast_signed()) >> 64) as u64
+    ((i128::from(left.cast_signed()) * i128::from(right.cast_signed())) >> 64) as u64
 }
 
 /// Of products and quotients: those of 64-bit CPUs.
