@@ -44,6 +44,6 @@ fn switched_on_and_off_at_run_time() {
                 assert_eq!(guest.client.hits("bench/e"), expected, "{arch:?}: after {switch}: {reply}");
             }
         }
-        guest.finish();
+        let _ = guest.finish();
     }
 }
