@@ -12,7 +12,9 @@
 //!
 //! `--golden` prints what objdump says in the format of `arch/src/x86/golden/*.txt` instead of comparing.
 //!
-//! Known faults of objdump that show as differences: 2.40 does not know FRED's `lkgs` and shows it as `(bad)`.
+//! Known faults of objdump that show as differences: 2.40 does not know FRED's `lkgs` and shows it as `(bad)`. On powerpc they
+//! are words of data in the text (jump tables, code of the other byte order): some are instructions of POWER to objdump
+//! (`dozi`), and in some it minds reserved fields, which the decoder does not look at. 26 in Debian's 6.1 powerpc64le kernel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Write};

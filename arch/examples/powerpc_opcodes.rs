@@ -24,13 +24,19 @@ fn opcode(word: u32) -> Opcode {
     (word >> 26, word & 0x7ff)
 }
 
-/// Bits 6 to 20: none, all, each alone, registers that differ, and some at random.
-fn operands() -> Vec<u32> {
+/// Bits 6 to 20: none, all, each alone, registers that differ, each RA (which extends some opcodes further), the time base, and
+/// some at random. Few for primary opcodes whose low bits are a displacement.
+fn operands(primary: u32) -> Vec<u32> {
+    if !matches!(primary, 0 | 4..=6 | 9 | 17 | 19 | 22 | 30 | 31 | 56..=63) {
+        return vec![0, 0x7fff, 3 << 10 | 4 << 5 | 5, 31 << 10];
+    }
     let registers =
         [(2, 0, 0), (0, 1, 0), (1, 1, 0), (3, 4, 5), (8, 9, 10), (31, 0, 0), (1, 2, 16), (6, 7, 8), (0, 0, 31)];
     let mut operands = vec![0, 0x7fff];
     operands.extend((0..15).map(|bit| 1 << bit));
     operands.extend(registers.map(|(t, a, b)| t << 10 | a << 5 | b));
+    operands.extend((0..32).map(|a| 2 << 10 | a << 5 | 6));
+    operands.push(3 << 10 | 12 << 5 | 8);
     operands.extend((1_u32..40).map(|number| number.wrapping_mul(0x9e37_79b9) >> 17));
     operands
 }
@@ -40,10 +46,9 @@ fn main() -> io::Result<ExitCode> {
     let primary = (0..64).filter(|primary| *primary != 1);
     let words = primary.flat_map(|primary| (0..0x800).map(move |low| primary << 26 | low));
     if std::env::args().any(|argument| argument == "--words") {
-        let operands = operands();
         let mut out = io::BufWriter::new(io::stdout().lock());
         for word in words {
-            for operands in &operands {
+            for operands in operands(word >> 26) {
                 out.write_all(&(word | operands << 11).to_be_bytes())?;
             }
         }
