@@ -97,6 +97,12 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// does the CPU leave it to the handler to switch stacks or windows, or does QEMU call before the switch?
     fn exception_keeps_sp(&self) -> bool;
 
+    /// Does the handler at this address serve what is raised before an instruction begins: an interrupt, a fetch that failed? QEMU
+    /// reports both as exceptions of the instruction on some targets. False where QEMU tells interrupts apart.
+    fn precedes_instruction(&self, _handler: GuestAddr) -> bool {
+        false
+    }
+
     /// A register that bars the kernel from user memory unless it is 0 (powerpc `AMR`), and whose value QEMU's reads of memory
     /// respect too.
     fn user_memory_lock(&self) -> Option<RegisterId> {

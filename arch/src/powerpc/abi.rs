@@ -131,6 +131,30 @@ impl Arch for Powerpc {
         true
     }
 
+    fn precedes_instruction(&self, handler: GuestAddr) -> bool {
+        // Power ISA 3.1, Book III, figure "Effective addresses of interrupt vectors", and LPCR[AIL]: the offset is in the low
+        // 14 bits, relocated or not. System reset, machine check, instruction storage and segment, external, decrementer,
+        // hypervisor decrementer, doorbells, hypervisor maintenance and virtualization, performance monitor; on 32 bits
+        // the ITLB miss of the 603 and the thermal and system management interrupts. Book E's vectors may be anywhere.
+        matches!(
+            handler.0 & 0x3fff,
+            0x100
+                | 0x200
+                | 0x400
+                | 0x480
+                | 0x500
+                | 0x900
+                | 0x980
+                | 0xa00
+                | 0xe20
+                | 0xe60
+                | 0xe80
+                | 0xea0
+                | 0xf00
+                | 0x1000
+        )
+    }
+
     fn user_memory_lock(&self) -> Option<RegisterId> {
         // Kernel userspace access prevention (KUAP) of radix kernels: Linux `arch/powerpc/include/asm/book3s/64/kup.h`.
         self.is_64.then_some(regs::AMR)
@@ -234,6 +258,18 @@ mod tests {
 
     fn little(words: &[u32]) -> Vec<u8> {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn interrupts_and_failed_fetches_are_no_exceptions_of_the_instruction() {
+        let precedes = |handler| PPC64LE.precedes_instruction(GuestAddr(handler));
+        // Decrementer with and without relocation, external, instruction storage.
+        assert!(
+            [0x900, 0xc000_0000_0000_4900, 0xc000_0000_0000_4500, 0x400].map(precedes).iter().all(|precedes| *precedes)
+        );
+        // Data storage and segment, alignment, program, system call, facility.
+        let own = [0xc000_0000_0000_4300, 0x380, 0x600, 0x700, 0xc000_0000_0000_4c00, 0xf60];
+        assert!(own.map(precedes).iter().all(|precedes| !precedes));
     }
 
     #[test]

@@ -117,6 +117,13 @@ impl Arch for Sparc64 {
         !was_emulated
     }
 
+    fn precedes_instruction(&self, handler: GuestAddr) -> bool {
+        // The trap table has 32 bytes for each type, twice 512 of them. Resets, instruction_access_exception, _MMU_miss and
+        // _error (08 to 0b), interrupt_level_n (41 to 4f), interrupt_vector (60), fast_instruction_access_MMU_miss (64 to 67);
+        // UltraSPARC user's manual, table 6-10. cpu_mondo, dev_mondo and resumable errors of sun4v (7c to 7f).
+        matches!(handler.0 >> 5 & 0x1ff, 0x00..=0x0b | 0x41..=0x4f | 0x60 | 0x64..=0x67 | 0x7c..=0x7f)
+    }
+
     fn exception_keeps_sp(&self) -> bool {
         // A window trap has rotated the windows.
         false
@@ -361,6 +368,19 @@ mod tests {
                 .iter()
                 .all(|may| !may)
         );
+    }
+
+    #[test]
+    fn interrupts_and_failed_fetches_are_no_exceptions_of_the_instruction() {
+        // The trap table of a 6.1 kernel, and of trap levels above 0.
+        let precedes = |kind: u64| {
+            let of = |level: u64| Sparc64.precedes_instruction(GuestAddr(0x42_0000 + level * 0x4000 + kind * 32));
+            assert_eq!(of(0), of(1));
+            of(0)
+        };
+        assert!([0x08, 0x41, 0x4e, 0x60, 0x64].map(precedes).iter().all(|precedes| *precedes));
+        // Spill, fill, data miss, data protection, privileged, unaligned, ta 0x6d.
+        assert!([0x80, 0x90, 0xc4, 0x68, 0x6c, 0x11, 0x34, 0x16d].map(precedes).iter().all(|precedes| !precedes));
     }
 
     #[test]

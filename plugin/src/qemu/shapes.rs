@@ -23,7 +23,7 @@ pub(crate) trait Events {
     /// The vCPU is about to go on.
     fn resumed(vcpu: u32);
     /// The vCPU took an interrupt or an exception: a safepoint as well.
-    fn discontinuity(vcpu: u32, is_exception: bool, from: u64);
+    fn discontinuity(vcpu: u32, is_exception: bool, from: u64, to: u64);
     fn flushed();
     fn exiting();
     fn was_reset();
@@ -123,12 +123,12 @@ unsafe extern "C" fn atexit_v7<E: Events>(_userdata: *mut c_void) {
     guarded(E::exiting);
 }
 
-unsafe extern "C" fn discon_v6<E: Events>(_id: Id, vcpu: c_uint, kind: c_int, from: u64, _to: u64) {
-    guarded(|| E::discontinuity(vcpu, kind & DISCON_EXCEPTION != 0, from));
+unsafe extern "C" fn discon_v6<E: Events>(_id: Id, vcpu: c_uint, kind: c_int, from: u64, to: u64) {
+    guarded(|| E::discontinuity(vcpu, kind & DISCON_EXCEPTION != 0, from, to));
 }
 
-unsafe extern "C" fn discon_v7<E: Events>(vcpu: c_uint, kind: c_int, from: u64, _to: u64, _userdata: *mut c_void) {
-    guarded(|| E::discontinuity(vcpu, kind & DISCON_EXCEPTION != 0, from));
+unsafe extern "C" fn discon_v7<E: Events>(vcpu: c_uint, kind: c_int, from: u64, to: u64, _userdata: *mut c_void) {
+    guarded(|| E::discontinuity(vcpu, kind & DISCON_EXCEPTION != 0, from, to));
 }
 
 /// A site's callback: what it has to know beside the site is in its address, so that translated code passes no more.
