@@ -141,7 +141,7 @@ fn check(qemu: Qemu, smp: u32, append: &str) {
         .plugin_arg("count=r:exits __ia32_sys_exit_group")
         // Called by name and by way of a thunk that jumps: both return to the one who called the thunk.
         .plugin_arg("probe=r:read pipe_read ret=$retval:s32")
-        .plugin_arg("probe=r:thunk __x86_indirect_thunk_ebx ret=$retval:s32 if ret == 1")
+        .plugin_arg("probe=r:thunk __x86_indirect_thunk_ecx ret=$retval:s32 if ret == 1")
         .plugin_arg(format!("count=p:stores {store:#x} {time}"))
         .plugin_arg(format!("count=p:attempts {store:#x} {time} do attempts"))
         .plugin_arg(format!("count=p:stored {store:#x} {time} do post"))

@@ -15,13 +15,13 @@ mod flags;
 mod liveness;
 mod moves;
 mod operand;
+#[cfg(test)]
+mod protected_tests;
 mod scan;
 mod shift;
 mod stack;
 mod state;
 mod successors;
-#[cfg(test)]
-mod protected_tests;
 #[cfg(test)]
 mod successors_tests;
 mod swap;
