@@ -174,8 +174,6 @@
     \op\()bw (%ebx),%cx
     \op\()bl (%ebx),%ebx
     .endr
-    # movsxd without REX.W is a move: movsxd %ecx,%edx
-    .byte 0x63, 0xd1
     lea (%ebx),%eax
     lea 8(%ebx,%ecx,8),%edx
     lea -0x12345678(%ebx,%ecx,4),%edx
