@@ -80,9 +80,11 @@ impl Listed {
             ("call" | "callq", _) if operand.starts_with('*') => Flow::IndirectCall,
             ("jmp" | "jmpq", Ok(target)) => Flow::Jump { target },
             ("call" | "callq", Ok(target)) => Flow::Call { target },
-            ("loop" | "loope" | "loopne" | "xbegin" | "xbeginq", Ok(target)) => Flow::Branch { target },
+            ("loop" | "loope" | "loopne" | "loopw" | "loopew" | "loopnew" | "xbegin" | "xbeginq", Ok(target)) => {
+                Flow::Branch { target }
+            }
             (jcc, Ok(target)) if jcc.starts_with('j') => Flow::Branch { target },
-            ("ret" | "retq", _) => Flow::Return,
+            ("ret" | "retq" | "retw", _) => Flow::Return,
             (mnemonic, _) if leaves_the_line(mnemonic) => Flow::Trap,
             _ => Flow::Next,
         })
@@ -90,9 +92,9 @@ impl Listed {
 }
 
 fn is_prefix(word: &str) -> bool {
-    const PREFIXES: [&str; 17] = [
-        "addr32", "bnd", "cs", "data16", "ds", "es", "fs", "gs", "lock", "notrack", "rep", "repnz", "repz", "rex",
-        "ss", "xacquire", "xrelease",
+    const PREFIXES: [&str; 18] = [
+        "addr16", "addr32", "bnd", "cs", "data16", "ds", "es", "fs", "gs", "lock", "notrack", "rep", "repnz", "repz",
+        "rex", "ss", "xacquire", "xrelease",
     ];
     PREFIXES.contains(&word) || word.starts_with("rex.")
 }

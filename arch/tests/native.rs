@@ -1,15 +1,19 @@
-//! The x86_64 executor against the host's own CPU.
+//! The x86 executor against the host's own CPU, in 64-bit code and in 32-bit code.
 //!
-//! `native/x86_64.txt` lists the instructions, one a line: bytes, and objdump's text. Each runs in a stub with random
-//! registers, flags and memory, and in `Execute::execute`; registers, memory, the defined flags and the next PC must come
-//! out the same. `native/x86_64.s` is the list's source, and says what a new line must heed; with GNU binutils 2.40,
-//! in that folder:
+//! `native/x86_64.txt` and `native/i386.txt` list the instructions, one a line: bytes, and objdump's text. Each runs in a stub
+//! with random registers, flags and memory, and in `Execute::execute`; registers, memory, the defined flags and the next PC
+//! must come out the same. `native/x86_64.s` and `native/i386.s` are the lists' sources, and say what a new line must heed;
+//! with GNU binutils 2.40, in that folder:
 //!
 //! ```text
 //! as --64 x86_64.s -o list.o
 //! objdump -d -z -M intel64 --insn-width=16 list.o |
 //!     cargo run -p qkprobe-arch --example against_objdump -- --golden |
 //!     sed 's/^[^ ]* \([^ ]*\) .* # /\1 # /' > x86_64.txt
+//! as --32 i386.s -o list.o
+//! objdump -d -z --insn-width=16 list.o |
+//!     cargo run -p qkprobe-arch --example against_objdump -- --golden i386 |
+//!     sed 's/^[^ ]* \([^ ]*\) .* # /\1 # /' > i386.txt
 //! ```
 //! `PROPTEST_CASES` sets how many random states an instruction runs with.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -26,21 +30,22 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use qkprobe_arch::{Execute, GuestAddr, InsnSlot, NextPc, Successors, by_name};
 
-use cpu::{Cpu, State};
+use cpu::{Cpu, State, has_code_of_32_bits};
 use state::{Model, Random, place};
 
-const LIST: &str = include_str!("native/x86_64.txt");
+const LIST_64: &str = include_str!("native/x86_64.txt");
+const LIST_32: &str = include_str!("native/i386.txt");
 
-fn list() -> impl Iterator<Item = (Vec<u8>, &'static str)> {
-    LIST.lines().map(|line| {
+fn list(text: &'static str) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
+    text.lines().map(|line| {
         let (digits, text) = line.split_once(" # ").expect("a remark");
         let bytes = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16));
         (bytes.collect::<Result<_, _>>().expect("hexadecimal"), text)
     })
 }
 
-fn decode(bytes: &[u8], addr: u64) -> Instruction {
-    let instruction = Decoder::with_ip(64, bytes, addr, DecoderOptions::NONE).decode();
+fn decode(bits: u32, bytes: &[u8], addr: u64) -> Instruction {
+    let instruction = Decoder::with_ip(bits, bytes, addr, DecoderOptions::NONE).decode();
     assert_eq!(instruction.len(), bytes.len(), "{bytes:x?}");
     instruction
 }
@@ -88,17 +93,17 @@ fn compare(cpu: &Cpu, execute: &dyn Execute, slot: &InsnSlot, before: &State) ->
     Ok(())
 }
 
-#[test]
-fn executes_as_the_cpu_does() {
-    let arch = by_name("x86_64").expect("the ISA");
+/// The instructions of a list on the CPU, and in the executor of that name.
+fn check(name: &str, bits: u32, text: &'static str, at_least: u32) {
+    let arch = by_name(name).expect("the ISA");
     let execute = arch.as_execute().expect("the ability");
-    let mut cpu = Cpu::new();
+    let mut cpu = Cpu::new(bits);
     let mut instructions = 0_u32;
     let comparisons = Cell::new(0_u32);
     let mut failures = Vec::new();
-    for (bytes, text) in list() {
+    for (bytes, text) in list(text) {
         let addr = cpu.insn_addr();
-        let instruction = decode(&bytes, addr);
+        let instruction = decode(bits, &bytes, addr);
         if !is_native(&instruction) {
             println!("{text}: not of this CPU");
             continue;
@@ -118,5 +123,19 @@ fn executes_as_the_cpu_does() {
     }
     println!("{instructions} instructions, {} comparisons", comparisons.get());
     assert!(failures.is_empty(), "{} of {instructions}:\n{}", failures.len(), failures.join("\n"));
-    assert!(instructions >= 1700, "{instructions} instructions are left");
+    assert!(instructions >= at_least, "{instructions} instructions are left");
+}
+
+#[test]
+fn executes_as_the_cpu_does() {
+    check("x86_64", 64, LIST_64, 1700);
+}
+
+#[test]
+fn executes_32_bits_as_the_cpu_does() {
+    if has_code_of_32_bits() {
+        check("i386", 32, LIST_32, 1250);
+    } else {
+        println!("this kernel has no segment for 32-bit code");
+    }
 }

@@ -1,25 +1,27 @@
 //! The golden decode file: what a kernel is made of, one instruction a line, with its length and its flow.
 //!
-//! The expectations are another disassembler's. `golden/x86_64.s` is the list; with GNU binutils 2.40, in that folder:
+//! The expectations are another disassembler's. `golden/x86_64.s` and `golden/i386.s` are the lists; with GNU binutils 2.40,
+//! in that folder:
 //!
 //! ```text
 //! as --64 x86_64.s -o list.o
 //! objdump -d -z -M intel64 --insn-width=16 --adjust-vma=0xffffffff81000000 list.o |
 //!     cargo run -p qkprobe-arch --example against_objdump -- --golden > x86_64.txt
+//! as --32 i386.s -o list.o
+//! objdump -d -z --insn-width=16 --adjust-vma=0xc1000000 list.o |
+//!     cargo run -p qkprobe-arch --example against_objdump -- --golden i386 > i386.txt
 //! ```
-//! gave every byte, length, target and text of `x86_64.txt`; its head was put there by hand. `BLESS=1 cargo test`
+//! gave every byte, length, target and text; the heads were put there by hand. `BLESS=1 cargo test`
 //! rewrites lengths and flows by this crate's decoder: the difference is then the reviewer's to judge.
 
 use std::fmt::Write;
 use std::path::Path;
 
-use super::X86_64;
+use super::{X86, X86_32, X86_64};
 use crate::{Arch, GuestAddr};
 
-const FILE: &str = "src/x86/golden/x86_64.txt";
-
 /// `ADDRESS BYTES LENGTH FLOW # TEXT`, with what the decoder says for length and flow.
-fn redecoded(line: &str) -> String {
+fn redecoded(arch: &X86, line: &str) -> String {
     let (fields, text) = line.split_once(" # ").expect("a remark");
     let mut fields = fields.split(' ');
     let addr = fields.next().and_then(|addr| addr.strip_prefix("0x")).expect("an address");
@@ -29,15 +31,15 @@ fn redecoded(line: &str) -> String {
         .step_by(2)
         .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal"))
         .collect();
-    match X86_64.decode(addr, &bytes) {
+    match arch.decode(addr, &bytes) {
         Ok(insn) => format!("{addr} {digits} {} {} # {text}", insn.len, insn.flow),
         Err(error) => format!("{addr} {digits} {error} # {text}"),
     }
 }
 
-#[test]
-fn decodes_as_objdump_does() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+fn check(arch: &X86, at_least: usize) {
+    let file = format!("src/x86/golden/{}.txt", arch.name());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let golden = std::fs::read_to_string(&path).expect("the golden file");
     let mut cases = 0;
     let mut found = String::new();
@@ -46,7 +48,7 @@ fn decodes_as_objdump_does() {
             writeln!(found, "{line}").expect("a string takes all");
         } else {
             cases += 1;
-            writeln!(found, "{}", redecoded(line)).expect("a string takes all");
+            writeln!(found, "{}", redecoded(arch, line)).expect("a string takes all");
         }
     }
     if std::env::var_os("BLESS").is_some() {
@@ -56,5 +58,15 @@ fn decodes_as_objdump_does() {
     for (expected, found) in golden.lines().zip(found.lines()) {
         assert_eq!(expected, found);
     }
-    assert!(cases >= 450, "{cases} cases are left");
+    assert!(cases >= at_least, "{cases} cases are left");
+}
+
+#[test]
+fn decodes_as_objdump_does() {
+    check(&X86_64, 450);
+}
+
+#[test]
+fn decodes_32_bits_as_objdump_does() {
+    check(&X86_32, 400);
 }

@@ -10,6 +10,14 @@
 //!        landing 1, where it jumps to: DATA.landing = 1; jmp STORE
 //! STORE  registers to DATA.out; back to the kept stack; flags to DATA.out; pop the callee-saved; ret
 //! ```
+//! For 32-bit code the stub goes over by a far return, and back by a far jump:
+//!
+//! ```text
+//! CODE   push the callee-saved registers; keep the stack pointer; DS and ES, which 64-bit code has none in; to LOAD
+//! LOAD   flags and registers from DATA.in; jmp INSN
+//! INSN, STORE  as above; to BACK
+//! BACK   back to the kept stack; pop the callee-saved; ret
+//! ```
 //! `mov` and `jmp` touch no flag, so the flags are loaded before the registers and stored after them. While the
 //! instruction runs the stack pointer is what the test says: nothing of the process runs on this thread then, and its
 //! signal handlers have a stack of their own.
@@ -32,6 +40,13 @@ const INSN: usize = 0x400;
 /// Where indirect transfers go.
 const LANDING: usize = INSN + 0x80;
 const STORE: usize = 0x800;
+/// Where 32-bit code begins, and where it goes back to 64-bit code.
+const LOAD: usize = 0x200;
+const BACK: usize = 0xc00;
+/// Linux `arch/x86/include/asm/segment.h`: `__USER32_CS`, `__USER_DS`, `__USER_CS`.
+const CODE_32: u8 = 0x23;
+const DATA_SELECTOR: u8 = 0x2b;
+const CODE_64: u8 = 0x33;
 
 const IN_REGISTERS: usize = CODE_BYTES;
 const IN_FLAGS: usize = IN_REGISTERS + 16 * 8;
@@ -40,6 +55,8 @@ const OUT_FLAGS: usize = OUT_REGISTERS + 16 * 8;
 const OUT_LANDING: usize = OUT_FLAGS + 8;
 const HOST_STACK: usize = OUT_LANDING + 8;
 const BUFFER: usize = CODE_BYTES + DATA_BYTES;
+/// The end of a stack for the flags of 32-bit code: the process's own may lie above 4 GiB.
+const SMALL_STACK: usize = CODE_BYTES + DATA_BYTES;
 
 /// In the order of their numbers in instructions: rax rcx dx bx sp bp si di r8..r15.
 const SP: u8 = 4;
@@ -57,19 +74,36 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Cpu {
     start: NonNull<u8>,
+    /// 64 or 32.
+    bits: u32,
     landings: [u64; 2],
 }
 
-/// Writes code that addresses the mapping by rip-relative displacements.
+/// Has the host's kernel a segment for 32-bit code?
+pub(crate) fn has_code_of_32_bits() -> bool {
+    /// Bits 15 (present), 12 and 11 (code), 22 (32 bits) of a descriptor's second half.
+    const CODE: u32 = 1 << 15 | 1 << 12 | 1 << 11 | 1 << 22;
+    let mut rights: u32 = 0;
+    // SAFETY: `lar` only looks at a descriptor, and leaves its result as it is where there is none.
+    unsafe { std::arch::asm!("lar {0:e}, {1:e}", inout(reg) rights, in(reg) u32::from(CODE_32)) };
+    rights & CODE == CODE
+}
+
+/// Writes code that addresses the mapping by rip-relative displacements, or absolutely where it is 32-bit code.
 struct Assembler<'a> {
     cpu: &'a Cpu,
     at: usize,
+    bits: u32,
 }
 
 impl Assembler<'_> {
     fn bytes(&mut self, bytes: &[u8]) {
         self.cpu.write(self.at, bytes);
         self.at += bytes.len();
+    }
+
+    fn number(&mut self, value: u64) {
+        self.bytes(&u32::try_from(value).expect("the mapping lies below 4 GiB").to_le_bytes());
     }
 
     /// An instruction that ends in a 32-bit displacement to `target`, and `immediate`.
@@ -81,26 +115,47 @@ impl Assembler<'_> {
         self.bytes(immediate);
     }
 
-    /// `mov TARGET(%rip),%REG` (0x8b) or `mov %REG,TARGET(%rip)` (0x89).
+    /// An instruction whose memory operand is `TARGET(%rip)`, or `TARGET` in 32-bit code: both are encoded alike.
+    fn memory(&mut self, opcode: &[u8], target: usize, immediate: &[u8]) {
+        if self.bits == 64 {
+            return self.relative(opcode, target, immediate);
+        }
+        self.bytes(opcode);
+        self.number(self.cpu.addr(target));
+        self.bytes(immediate);
+    }
+
+    /// `mov TARGET,%REG` (0x8b) or `mov %REG,TARGET` (0x89).
     fn mov(&mut self, opcode: u8, register: u8, target: usize) {
-        self.relative(&[0x48 | register >> 3 << 2, opcode, 0x05 | (register & 7) << 3], target, &[]);
+        let rex = [0x48 | register >> 3 << 2];
+        let rest = [opcode, 0x05 | (register & 7) << 3];
+        let prefix = if self.bits == 64 { &rex[..] } else { &[] };
+        self.memory(&[prefix, &rest].concat(), target, &[]);
+    }
+
+    /// `mov $SMALL_STACK,%esp`
+    fn small_stack(&mut self) {
+        self.bytes(&[0xbc]);
+        self.number(self.cpu.addr(SMALL_STACK));
     }
 
     fn landing(&mut self, number: u32) {
-        // movq $NUMBER,OUT_LANDING(%rip); jmp STORE
-        self.relative(&[0x48, 0xc7, 0x05], OUT_LANDING, &number.to_le_bytes());
+        // mov $NUMBER,OUT_LANDING; jmp STORE
+        let opcode: &[u8] = if self.bits == 64 { &[0x48, 0xc7, 0x05] } else { &[0xc7, 0x05] };
+        self.memory(opcode, OUT_LANDING, &number.to_le_bytes());
         self.relative(&[0xe9], STORE, &[]);
     }
 }
 
 impl Cpu {
-    pub(crate) fn new() -> Self {
+    /// For code of 64 or 32 bits.
+    pub(crate) fn new(bits: u32) -> Self {
         let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), TOTAL_BYTES, protection, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        let cpu = Self { start: NonNull::new(start.cast()).expect("mapped"), landings: [0; 2] };
+        let cpu = Self { start: NonNull::new(start.cast()).expect("mapped"), bits, landings: [0; 2] };
         /// Linux `arch/x86/include/uapi/asm/prctl.h`.
         const ARCH_SET_GS: libc::c_long = 0x1001;
         // SAFETY: nothing in a 64-bit Linux process uses GS; the thread's own data is behind FS.
@@ -110,27 +165,53 @@ impl Cpu {
         cpu
     }
 
+    fn assembler(&self, at: usize, bits: u32) -> Assembler<'_> {
+        Assembler { cpu: self, at, bits }
+    }
+
     fn write_stub(&self) {
-        let mut load = Assembler { cpu: self, at: 0 };
+        let registers = if self.bits == 64 { 0..16 } else { 0..8 };
+        let mut load = self.assembler(0, 64);
         // push %rbx, %rbp, %r12, %r13, %r14, %r15
         load.bytes(&[0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57]);
         load.mov(0x89, SP, HOST_STACK);
-        // push IN_FLAGS(%rip); popf
-        load.relative(&[0xff, 0x35], IN_FLAGS, &[]);
+        if self.bits == 32 {
+            // mov $DATA_SELECTOR,%eax; mov %eax,%ds; mov %eax,%es; push $CODE_32; push $LOAD; lretq
+            load.bytes(&[0xb8, DATA_SELECTOR, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0, 0x6a, CODE_32, 0x68]);
+            load.number(self.addr(LOAD));
+            load.bytes(&[0x48, 0xcb]);
+            load = self.assembler(LOAD, 32);
+            load.small_stack();
+        }
+        // push IN_FLAGS; popf
+        load.memory(&[0xff, 0x35], IN_FLAGS, &[]);
         load.bytes(&[0x9d]);
-        for register in 0..16 {
+        for register in registers.clone() {
             load.mov(0x8b, register, IN_REGISTERS + 8 * usize::from(register));
         }
         load.relative(&[0xe9], INSN, &[]);
         assert!(load.at <= INSN - 0x80, "the stub reaches the landings");
-        let mut store = Assembler { cpu: self, at: STORE };
-        for register in 0..16 {
+        let mut store = self.assembler(STORE, self.bits);
+        for register in registers {
             store.mov(0x89, register, OUT_REGISTERS + 8 * usize::from(register));
         }
-        store.mov(0x8b, SP, HOST_STACK);
-        // pushf; cld, as functions expect it; pop OUT_FLAGS(%rip)
+        if self.bits == 64 {
+            store.mov(0x8b, SP, HOST_STACK);
+        } else {
+            store.small_stack();
+        }
+        // pushf; cld, as functions expect it; pop OUT_FLAGS
         store.bytes(&[0x9c, 0xfc]);
-        store.relative(&[0x8f, 0x05], OUT_FLAGS, &[]);
+        store.memory(&[0x8f, 0x05], OUT_FLAGS, &[]);
+        if self.bits == 32 {
+            // ljmp $CODE_64,$BACK
+            store.bytes(&[0xea]);
+            store.number(self.addr(BACK));
+            store.bytes(&[CODE_64, 0]);
+            assert!(store.at <= BACK, "the stub reaches its end");
+            store = self.assembler(BACK, 64);
+            store.mov(0x8b, SP, HOST_STACK);
+        }
         // pop %r15, %r14, %r13, %r12, %rbp, %rbx; ret
         store.bytes(&[0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3]);
         assert!(store.at <= CODE_BYTES, "the stub reaches the data");
@@ -140,15 +221,22 @@ impl Cpu {
     pub(crate) fn load(&mut self, bytes: &[u8], instruction: &Instruction) {
         let start = self.addr(0);
         let target = match instruction.op0_kind() {
-            OpKind::NearBranch64 => usize::try_from(instruction.near_branch_target() - start).expect("near"),
+            OpKind::NearBranch64 | OpKind::NearBranch32 => {
+                usize::try_from(instruction.near_branch_target() - start).expect("near")
+            }
             _ => LANDING,
         };
         let behind = INSN + bytes.len();
         assert!((INSN - 0x60..INSN - 0x20).contains(&target) || (behind + 0x20..=LANDING).contains(&target));
-        Assembler { cpu: self, at: INSN }.bytes(bytes);
-        Assembler { cpu: self, at: behind }.landing(0);
-        Assembler { cpu: self, at: target }.landing(1);
+        self.assembler(INSN, self.bits).bytes(bytes);
+        self.assembler(behind, self.bits).landing(0);
+        self.assembler(target, self.bits).landing(1);
         self.landings = [behind, target].map(|offset| start + offset as u64);
+    }
+
+    /// 64 or 32.
+    pub(crate) fn bits(&self) -> u32 {
+        self.bits
     }
 
     pub(crate) fn insn_addr(&self) -> u64 {
@@ -176,7 +264,7 @@ impl Cpu {
             self.write(IN_REGISTERS + 8 * number, &value.to_le_bytes());
         }
         self.write(IN_FLAGS, &before.flags.to_le_bytes());
-        self.write(OUT_LANDING, &u64::MAX.to_le_bytes());
+        self.write(OUT_LANDING, &u64::from(u32::MAX).to_le_bytes());
         self.write(BUFFER, &before.memory);
         // SAFETY: the mapping starts with the stub, a function of the C calling convention without arguments.
         let stub = unsafe { std::mem::transmute::<*mut u8, unsafe extern "C" fn()>(self.start.as_ptr()) };

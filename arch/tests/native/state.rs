@@ -77,6 +77,11 @@ pub(crate) fn place(instruction: &Instruction, random: &Random, cpu: &Cpu) -> St
     }
     aim(instruction, random, cpu, &mut state);
     bend(instruction, random, cpu, &mut state);
+    if cpu.bits() == 32 {
+        let (low, high) = state.registers.split_at_mut(8);
+        low.iter_mut().for_each(|register| *register &= 0xffff_ffff);
+        high.fill(0);
+    }
     state
 }
 
@@ -129,7 +134,7 @@ fn aim(instruction: &Instruction, random: &Random, cpu: &Cpu, state: &mut State)
             cpu.put(state, addr, landing);
         }
         // Half of the counts decide.
-        Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz => {
+        Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz | Mnemonic::Jcxz => {
             let high = if random.places[1] & 1 == 0 { 0 } else { random.places[2] << 32 };
             if random.places[0] & 1 == 0 {
                 state.registers[number(Register::RCX)] = random.places[0] >> 62 | high;
@@ -160,9 +165,9 @@ fn bend(instruction: &Instruction, random: &Random, cpu: &Cpu, state: &mut State
     let [_, _, choice, further] = random.places;
     match instruction.mnemonic() {
         Mnemonic::Bsf | Mnemonic::Bsr | Mnemonic::Tzcnt if instruction.op1_kind() == OpKind::Register => {
-            // 0 is refused, but for `bsf` and `bsr` of 64 bits.
+            // 0 is refused, but for `bsf` and `bsr` of whole registers.
             let register = instruction.op1_register();
-            if instruction.mnemonic() == Mnemonic::Tzcnt || register.size() < 8 {
+            if instruction.mnemonic() == Mnemonic::Tzcnt || 8 * register.size() < cpu.bits() as usize {
                 state.registers[number(register)] |= 1 << (choice % (8 * register.size() as u64));
             }
         }
