@@ -225,7 +225,8 @@ fn check_returns(boot: &BootResult, what: &str, forks: u64) {
         assert_eq!(walk, [(3, 0), (2, 1), (1, 2), (0, 3)], "{what}");
     }
     // One byte at a time: the function that the thunk jumped to returns first, both to its caller.
-    let reads: Vec<_> = (0..lines.len()).filter(|at| lines[*at].event == "read" && int(&lines[*at], "ret") == 1).collect();
+    let reads: Vec<_> =
+        (0..lines.len()).filter(|at| lines[*at].event == "read" && int(&lines[*at], "ret") == 1).collect();
     assert!(reads.len() >= 50, "{what}: {} reads", reads.len());
     for at in reads {
         let read = &lines[at];
@@ -294,7 +295,8 @@ fn the_flow_is_changed_and_followed() {
     for (name, effects) in [("skip", 200), ("longer", 50), ("inject", 150), ("error", 1), ("pointer", 1)] {
         assert_eq!(field(&boot, name, "effects"), effects, "{name}: {}", boot.stderr);
     }
-    let (lines, results) = (trace_lines(&boot.trace), |value: i64| boot.trace.matches(&format!(" r={value}\n")).count());
+    let (lines, results) =
+        (trace_lines(&boot.trace), |value: i64| boot.trace.matches(&format!(" r={value}\n")).count());
     // 50 of the first 200 were replaced behind it.
     assert_eq!((results(0x777), results(0x1234)), (150, 50), "{}", boot.trace);
     let after_call = format!(" next={callee:#x} ip={callee:#x} sp0={:#x}", start + behind);

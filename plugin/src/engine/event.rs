@@ -111,10 +111,11 @@ impl<G: GuestState> Frame<'_, G> {
         }
         if let Some(halt) = effects.halt {
             let may_leave = next_pc.is_none() && self.site.is_some() && self.may_leave();
-            self.after.halt = Some(Halted { halt, output: kprobe.output, addr: self.addr, may_leave });
+            self.after.get_or_insert_default().halt =
+                Some(Halted { halt, output: kprobe.output, addr: self.addr, may_leave });
         }
         if jump.is_some() {
-            self.after.jump = jump;
+            self.after.get_or_insert_default().jump = jump;
         }
         jump.is_some()
     }

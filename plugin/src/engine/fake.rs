@@ -340,25 +340,21 @@ impl Bench {
     /// Executes the instruction at a linked address once; its block goes on behind it.
     pub(crate) fn execute(&self, vcpu: &Vcpu, addr: u64, state: &FakeState, serving: Serving) -> After {
         let site = self.site(vcpu, addr).expect("armed");
-        hit(&self.env(), vcpu, &site, state, Planted { serving, lands: false, restarts: true, spot: Spot::Any })
+        let planted = Planted { serving, lands: false, restarts: true, spot: Spot::Any };
+        hit(&self.env(), vcpu, &site, state, planted).unwrap_or_default()
     }
 
     /// The same where the block ends behind it.
     pub(crate) fn execute_last(&self, vcpu: &Vcpu, addr: u64, state: &FakeState) -> After {
         let site = self.site(vcpu, addr).expect("armed");
-        hit(
-            &self.env(),
-            vcpu,
-            &site,
-            state,
-            Planted { serving: Serving::Plain, lands: true, restarts: true, spot: Spot::Any },
-        )
+        let planted = Planted { serving: Serving::Plain, lands: true, restarts: true, spot: Spot::Any };
+        hit(&self.env(), vcpu, &site, state, planted).unwrap_or_default()
     }
 
     /// The instruction at this address has run, and its block goes on.
     pub(crate) fn behind(&self, vcpu: &Vcpu, addr: u64, state: &FakeState) -> After {
         let site = self.site(vcpu, addr).expect("armed");
-        post(&self.env(), vcpu, &site, state, Serving::Plain)
+        post(&self.env(), vcpu, &site, state, Serving::Plain).unwrap_or_default()
     }
 
     /// Execution comes to this address: false where nothing is planted.

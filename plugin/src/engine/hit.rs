@@ -107,7 +107,8 @@ pub(super) struct Frame<'a, G> {
     /// Where it runs.
     pub(super) addr: GuestAddr,
     pub(super) spot: Spot,
-    pub(super) after: After,
+    /// Rarely anything, and then only written once: a hit copies none.
+    pub(super) after: Option<After>,
 }
 
 impl HitEnv<'_> {
@@ -143,11 +144,11 @@ pub(super) fn within<'a, G: GuestState>(
     site: Option<&'a Site<Kprobe>>,
     addr: GuestAddr,
     body: impl FnOnce(&mut Frame<'_, G>),
-) -> After {
+) -> Option<After> {
     vcpu.ring.begin_hit();
     let guard = vcpu.reader.pin();
     vcpu.reader.set_in_handler(true);
-    let mut frame = Frame { env, vcpu, guest, guard: &guard, site, addr, spot: Spot::Any, after: After::default() };
+    let mut frame = Frame { env, vcpu, guest, guard: &guard, site, addr, spot: Spot::Any, after: None };
     body(&mut frame);
     let after = frame.after;
     vcpu.reader.set_in_handler(false);
@@ -163,11 +164,11 @@ pub(crate) fn hit<G: GuestState>(
     site: &Site<Kprobe>,
     guest: &G,
     planted: Planted,
-) -> After {
+) -> Option<After> {
     let addr = env.runtime(site.place());
     if vcpu.resumes_at(site.place()).is_some() {
         // It was stopped here, before the instruction, and all that was to be done is done.
-        return After::default();
+        return None;
     }
     within(env, vcpu, guest, Some(site), addr, |frame| {
         frame.spot = planted.spot;
@@ -175,7 +176,12 @@ pub(crate) fn hit<G: GuestState>(
         let restarted = site.restarts().load(std::sync::atomic::Ordering::Relaxed) != 0 && frame.is_restart(site);
         let probes = site.snapshot(frame.guard);
         let (block, sp) = if planted.restarts { frame.marks() } else { (None, None) };
-        vcpu.enter(site.place(), probes.first().map(|newest| newest.id()), block, sp);
+        let has_steps = || probes.iter().any(|probe| matches!(probe.payload.handler, Handler::Step(_)));
+        if block.is_some() || has_steps() {
+            vcpu.enter(site.place(), probes.first().map(|newest| newest.id()), block, sp);
+        } else {
+            vcpu.pass();
+        }
         for probe in probes {
             let kprobe = &probe.payload;
             let counts_itself = kprobe.inline.is_some() && planted.serving == Serving::Plain;
@@ -206,7 +212,7 @@ pub(crate) fn post<G: GuestState>(
     site: &Site<Kprobe>,
     guest: &G,
     serving: Serving,
-) -> After {
+) -> Option<After> {
     let addr = env.runtime(site.place());
     within(env, vcpu, guest, Some(site), addr, |frame| {
         let Some(slot) = site.slot(frame.guard) else { return };
@@ -226,7 +232,7 @@ pub(crate) fn post<G: GuestState>(
 }
 
 /// Execution is at a landing.
-pub(crate) fn arrive<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, landing: &Landing, guest: &G) -> After {
+pub(crate) fn arrive<G: GuestState>(env: &HitEnv<'_>, vcpu: &Vcpu, landing: &Landing, guest: &G) -> Option<After> {
     let key = landing.addr();
     let addr = env.addr_of(key);
     within(env, vcpu, guest, None, addr, |frame| {
@@ -337,8 +343,11 @@ impl<G: GuestState> Frame<'_, G> {
                 match pre(&mut hit) {
                     Pre::GoOn => false,
                     Pre::JumpTo(addr) => {
-                        self.after.jump = hit.may_jump().then_some(addr);
-                        self.after.jump.is_some()
+                        let may = hit.may_jump();
+                        if may {
+                            self.after.get_or_insert_default().jump = Some(addr);
+                        }
+                        may
                     }
                 }
             }

@@ -58,6 +58,12 @@ impl Vcpu {
         self.last.set(Some(Last { place, newest, block, sp }));
     }
 
+    /// An instruction begins of which nothing need be known later.
+    #[inline]
+    pub(crate) fn pass(&self) {
+        self.last.set(None);
+    }
+
     /// Whether this probe saw the instruction begin.
     pub(crate) fn has_entered(&self, place: Place, probe: ProbeId) -> bool {
         self.last.get().is_some_and(|last| last.place == place && last.newest.is_some_and(|newest| probe <= newest))

@@ -274,7 +274,7 @@ impl Events for QemuEvents {
         let retranslate = |vaddr| plugin.cache.retranslate_now(vaddr, &OnVcpu { plugin, guest: &state.guest });
         let after = hit::hit(&plugin.hit_env(&retranslate), &state.engine, site, &state.guest, planted);
         plugin.cache.serve(&OnVcpu { plugin, guest: &state.guest });
-        if after == After::default() { None } else { plugin.after_hit(state, Some(site.place()), after) }
+        after.and_then(|after| plugin.after_hit(state, Some(site.place()), after))
     }
 
     fn held(vcpu: u32, site: *const c_void) -> Option<u64> {
@@ -291,7 +291,9 @@ impl Events for QemuEvents {
         // SAFETY: as in `hit`.
         let site = unsafe { &*site.cast::<Site<Kprobe>>() };
         let after = hit::post(&plugin.hit_env(&|_| false), &state.engine, site, &state.guest, serving);
-        plugin.after_hit(state, None, After { jump: None, ..after });
+        if let Some(after) = after {
+            plugin.after_hit(state, None, After { jump: None, ..after });
+        }
     }
 
     fn arrive(vcpu: u32, landing: *const c_void) {
@@ -300,7 +302,9 @@ impl Events for QemuEvents {
         // SAFETY: the userdata that `QemuBlock::plant_landing` gave; slots of landings live as long as the plugin.
         let landing = unsafe { &*landing.cast::<Landing>() };
         let after = hit::arrive(&plugin.hit_env(&|_| false), &state.engine, landing, &state.guest);
-        plugin.after_hit(state, None, After { jump: None, ..after });
+        if let Some(after) = after {
+            plugin.after_hit(state, None, After { jump: None, ..after });
+        }
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests panic with messages")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 
@@ -387,17 +387,14 @@ fn a_guest_with_two_vcpus_on_one_stack_harms_only_its_counts() {
     const THREADS: u64 = 4;
     let pending = table();
     let stop = AtomicBool::new(false);
-    let mut longest = Duration::ZERO;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {
                 let (pending, stop) = (&pending, &stop);
                 scope.spawn(move || {
                     let mut random = Random(thread + 1);
-                    let mut longest = Duration::ZERO;
                     while !stop.load(Ordering::Relaxed) {
                         let sp = SP - 0x10 * random.below(32) + (random.below(2) << SHIFT);
-                        let start = Instant::now();
                         match random.below(32) {
                             0..16 => {
                                 let new = returns(1 + random.below(8) as usize, sp);
@@ -410,19 +407,17 @@ fn a_guest_with_two_vcpus_on_one_stack_harms_only_its_counts() {
                             29 => pending.forget(|instance| instance.token == 5, |_| {}),
                             _ => pending.end_stack(sp, &mut |_| {}),
                         }
-                        longest = longest.max(start.elapsed());
                     }
-                    longest
                 })
             })
             .collect();
         std::thread::sleep(Duration::from_secs(2));
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
-            longest = longest.max(thread.join().expect("no panic"));
+            // Also that no operation lasts for ever.
+            thread.join().expect("no panic");
         }
     });
-    assert!(longest < Duration::from_secs(1), "one operation took {longest:?}");
     // Afterwards.
     pending.forget(|_| true, |_| {});
     for round in 0..2 {
