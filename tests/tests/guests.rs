@@ -1,16 +1,10 @@
-//! What every guest architecture owes: exact counts, values and strings, whatever its byte order, word size and registers.
+//! What every guest architecture owes, whatever its byte order, word size and registers, beside what its own test program shows.
 
 use qkprobe_tests::{Boot, Guest, GuestArch, GuestKernel, Qemu};
 use serde_json::json;
 
-/// The guests that have no test program of their own for the same.
-const GUESTS: [GuestArch; 5] =
-    [GuestArch::I386, GuestArch::Ppc64le, GuestArch::Ppc64, GuestArch::Ppc32, GuestArch::Sparc64];
-
-/// Whether the plugin can do more there than count and record addresses.
-fn shows_registers(arch: GuestArch, qemu: Qemu) -> bool {
-    arch != GuestArch::Sparc64 || qemu != Qemu::V10_0
-}
+/// Those whose script can be stepped: what is sent to the second serial port of QEMU's mac99 does not arrive.
+const STEPPED: [GuestArch; 4] = [GuestArch::I386, GuestArch::Ppc64le, GuestArch::Ppc64, GuestArch::Sparc64];
 
 fn boot(arch: GuestArch, qemu: Qemu) -> Boot {
     Boot::new(qemu, GuestKernel::of(arch)).plugin()
@@ -28,11 +22,10 @@ fn syscall(arch: GuestArch, name: &str) -> String {
 #[test]
 fn switched_on_and_off_at_run_time() {
     const CALLS: u64 = 20_000;
-    for arch in GUESTS.into_iter().filter(|arch| std::env::var("ONLY").is_ok_and(|only| only == arch.name())) {
-        let args = if shows_registers(arch, Qemu::V11_1) { " a=$arg1" } else { "" };
+    for arch in STEPPED {
         let getppid = syscall(arch, "getppid");
         let boot = boot(arch, Qemu::V11_1)
-            .plugin_arg(format!("probe=p:bench/ppid {getppid}{args}"))
+            .plugin_arg(format!("probe=p:bench/ppid {getppid} a=$arg1"))
             .plugin_arg(format!("count=p:other/e {}", syscall(arch, "reboot")));
         let mut guest = Guest::start(boot, std::iter::repeat_n(format!("getppid {CALLS}"), 6));
         let mut expected = guest.client.hits("ppid");
