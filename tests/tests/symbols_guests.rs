@@ -40,7 +40,8 @@ fn symbol_tables_are_what_nm_says() {
         assert!(said.status.success(), "{}: {}", kernel.name(), String::from_utf8_lossy(&said.stderr));
         // Not in memory (constants, notes), or names that the kernel's own table leaves out as well.
         let noise = |(_, kind, name): &Row| {
-            matches!(kind, 'a' | 'n' | 'N' | 'U') || ["$", ".L", "__crc_"].iter().any(|start| name.starts_with(start))
+            matches!(kind, 'a' | 'n' | 'N' | 'U' | '?')
+                || ["$", ".L", "__crc_"].iter().any(|start| name.starts_with(start))
         };
         let said: BTreeSet<Row> =
             String::from_utf8(said.stdout).unwrap().lines().filter_map(row).filter(|row| !noise(row)).collect();

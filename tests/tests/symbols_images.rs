@@ -79,11 +79,16 @@ fn banner_machine_and_well_known_names() {
         let inside = image.symbols.containing(open.addr.wrapping_add(8)).unwrap();
         let dot = if kernel.arch() == GuestArch::Ppc64 { "." } else { "" };
         assert_eq!((inside.0.name, inside.1), (format!("{dot}do_sys_openat2").as_str(), 8));
-        let data = one(&image, "linux_banner");
-        assert!(!data.text, "{data:?}");
-        assert_eq!(image.bytes(data.addr, 14), Some(b"Linux version ".as_slice()));
+        // Debian's i386 kernels name only functions.
+        if kernel.arch() != GuestArch::I386 {
+            let data = one(&image, "linux_banner");
+            assert!(!data.text, "{data:?}");
+            assert_eq!(image.bytes(data.addr, 14), Some(b"Linux version ".as_slice()));
+        }
         assert!(image.symbols.similar("do_sys_opnat2").contains(&"do_sys_openat2"), "{}", kernel.name());
-        let Lookup::Many(many) = image.symbols.lookup(None, "__key.0") else { panic!("a name of many places") };
+        // Static functions of one name: on x86_64 there are variables too.
+        let common = if kernel.arch() == GuestArch::X86_64 { "__key.0" } else { "c_start" };
+        let Lookup::Many(many) = image.symbols.lookup(None, common) else { panic!("{}: {common}", kernel.name()) };
         assert!(many.windows(2).all(|pair| pair[0].addr < pair[1].addr));
     }
 }
