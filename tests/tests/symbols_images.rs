@@ -20,7 +20,7 @@ fn kernels() -> Vec<(GuestKernel, PathBuf)> {
 fn known(arch: GuestArch) -> (Machine, u64, usize) {
     match arch {
         GuestArch::X86_64 => (Machine::X86_64, 0xffff_ffff_8100_0000, 80_000),
-        GuestArch::I386 => (Machine::I386, 0xc100_0000, 80_000),
+        GuestArch::I386 => (Machine::I386, 0xc100_0000, 40_000),
         GuestArch::Ppc64le => (Machine::Ppc64, 0xc000_0000_0000_0000, 80_000),
         GuestArch::Ppc64 => (Machine::Ppc64, 0xc000_0000_0000_0000, 30_000),
         GuestArch::Ppc32 => (Machine::Ppc, 0xc000_0000, 20_000),
