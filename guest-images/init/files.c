@@ -126,6 +126,23 @@ void cmd_cat(const struct line *line, int at, struct result *result)
 		done(result, "file=%s", line->word[at + 1]);
 }
 
+/*
+ * The serial ports of QEMU's Power Macintosh get stuck when something comes while they are opened or closed: there the
+ * guest asks for it, and whoever is at the other end answers a question once.
+ */
+static int open_asking(const char *path)
+{
+#if defined(__powerpc__) && !defined(__powerpc64__)
+	int fd = strncmp(path, "/dev/tty", 8) ? -1 : open(path, O_RDWR | O_NOCTTY);
+
+	if (fd >= 0 && isatty(fd) && write(fd, "?", 1) == 1)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+#endif
+	return open(path, O_RDONLY);
+}
+
 /* until MS FILE TEXT: reads the file until it holds the text */
 void cmd_until(const struct line *line, int at, struct result *result)
 {
@@ -133,7 +150,7 @@ void cmd_until(const struct line *line, int at, struct result *result)
 	static char content[65536];
 
 	do {
-		int fd = open(line->word[at + 2], O_RDONLY);
+		int fd = open_asking(line->word[at + 2]);
 		size_t length = 0;
 		ssize_t have = 0;
 

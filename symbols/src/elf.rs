@@ -179,7 +179,8 @@ fn is_noise(name: &str) -> bool {
         || name.starts_with("__crc_")
 }
 
-/// nm's letter per section, lower case.
+/// nm's letter per section, lower case. Its letters for small data (`g`, `s`) are for machines that no kernel here runs on:
+/// on powerpc `.sdata` and `.sbss` are data and bss.
 struct SectionLetters(Vec<char>);
 
 impl SectionLetters {
@@ -188,7 +189,6 @@ impl SectionLetters {
             let name = sections.section_name(endian, section).unwrap_or_default();
             let flags = section.sh_flags(endian).0;
             let has = |flag: u64| flags & flag != 0;
-            let small = [b".sdata".as_slice(), b".sbss"].iter().any(|small| name.starts_with(small));
             if !has(elf::SHF_ALLOC.0) {
                 return if name.starts_with(b".debug") { 'N' } else { 'n' };
             }
@@ -196,13 +196,9 @@ impl SectionLetters {
                 return 't';
             }
             if section.sh_type(endian) == elf::SHT_NOBITS {
-                return if small { 's' } else { 'b' };
+                return 'b';
             }
-            match (has(elf::SHF_WRITE.0), small) {
-                (false, _) => 'r',
-                (true, true) => 'g',
-                (true, false) => 'd',
-            }
+            if has(elf::SHF_WRITE.0) { 'd' } else { 'r' }
         };
         Self(sections.iter().map(letter).collect())
     }

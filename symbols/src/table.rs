@@ -402,9 +402,11 @@ mod tests {
             (0x1400, 't', ".only_code", None),
             (0x1500, 'T', "_switch", None),
             (0x2000, 'T', "_etext", None),
+            (0x2800, 't', ".cleanup", None),
             (0x3000, 'D', "vfs_read", None),
             (0x3018, 'd', "init_once", None),
             (0x3030, 'd', "init_once", None),
+            (0x3048, 'd', "cleanup", None),
             (0x4000, 'D', "jiffies", None),
             (0x9000, 't', ".ext4_read", Some("ext4")),
             (0x9800, 'd', "ext4_read", Some("ext4")),
@@ -416,6 +418,8 @@ mod tests {
             ("init_once", &[0x1200, 0x1300]),
             // Without CONFIG_KALLSYMS_ALL the descriptors, which are data, have no names.
             ("only_code", &[0x1400]),
+            // Outside of what the marks say is text.
+            ("cleanup", &[0x2800]),
             // Assembler code without a descriptor.
             ("_switch", &[0x1500]),
             ("ext4_read", &[0x9000]),

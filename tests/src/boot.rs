@@ -35,6 +35,7 @@ pub struct Boot {
     memory_mb: u32,
     threads: Threads,
     code_cache_mb: Option<u32>,
+    one_insn_per_block: bool,
     append: String,
     script: String,
     plugin: Option<Plugin>,
@@ -61,7 +62,8 @@ impl Boot {
             memory_mb: arch.memory_mb(),
             threads: if arch.max_cpus() > 1 { Threads::Multi } else { Threads::Single },
             code_cache_mb: None,
-            append: format!("console={} panic=-1{}", arch.console(), arch.append()),
+            one_insn_per_block: false,
+            append: format!("console={} {}", arch.console(), arch.append()),
             script: String::new(),
             plugin: None,
             second_serial: false,
@@ -104,7 +106,14 @@ impl Boot {
         self
     }
 
-    /// Adds to the kernel's command line, which already has the console and `panic=-1`.
+    /// Has QEMU translate each instruction into a block of its own, as its log of blocks then tells of each instruction.
+    #[must_use]
+    pub fn one_insn_per_block(mut self) -> Self {
+        self.one_insn_per_block = true;
+        self
+    }
+
+    /// Adds to the kernel's command line, which already has the console, and that a panic ends the boot.
     #[must_use]
     pub fn append(mut self, options: &str) -> Self {
         self.append.push(' ');
@@ -179,7 +188,7 @@ impl Boot {
         let cache = Cache::open()?;
         let folder = tempfile::Builder::new().prefix("qkprobe-").tempdir()?;
         let command = self.command(&cache, &folder)?;
-        Running::start(command, folder, self.timeout)
+        Running::start(command, folder, self.timeout, self.kernel.arch().last_words())
     }
 
     /// Runs QEMU to its end, whatever that is: a plugin that refuses to load is a result too.
@@ -222,7 +231,8 @@ impl Boot {
             Threads::Single => "tcg,thread=single",
         };
         let code_cache = self.code_cache_mb.map(|size| format!(",tb-size={size}")).unwrap_or_default();
-        let accel = format!("{threads}{code_cache}");
+        let one_insn = if self.one_insn_per_block { ",one-insn-per-tb=on" } else { "" };
+        let accel = format!("{threads}{code_cache}{one_insn}");
         command.args(self.kernel.machine()).args(["-nodefaults", "-nographic", "-no-reboot", "-accel", &accel]);
         command.args(["-smp", &self.smp.to_string(), "-m", &format!("{}M", self.memory_mb), "-serial", "stdio"]);
         if self.second_serial {

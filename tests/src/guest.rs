@@ -1,7 +1,9 @@
 //! A guest that does its script step by step, when the test says so.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,12 +14,17 @@ use crate::running::Running;
 
 /// The host's end of the guest's `/dev/ttyS1`.
 const GATE: &str = "gate.sock";
+/// The same of a guest that asks for what it wants to read.
+const ASKING_GATE: &str = "asking-gate.sock";
+/// How it asks.
+const QUESTION: u8 = b'?';
 
 impl Boot {
     /// Gives the guest a port at which its script waits for [`Gate::open`]: the line [`gate`].
     #[must_use]
     pub fn gates(self) -> Self {
-        let chardev = format!("socket,id=gate,path={GATE},server=on,wait=off");
+        let path = if self.kernel().arch().asks_at_gates() { ASKING_GATE } else { GATE };
+        let chardev = format!("socket,id=gate,path={path},server=on,wait=off");
         let port = self.kernel().arch().second_port("gate");
         self.extra_args(["-chardev".to_owned(), chardev]).extra_args(port)
     }
@@ -31,7 +38,11 @@ pub fn gate(name: &str) -> String {
 
 /// The test's hand on the gates of a guest ([`Boot::gates`]).
 #[derive(Debug)]
-pub struct Gate(UnixStream);
+pub struct Gate {
+    port: UnixStream,
+    /// How many questions are open, of a guest that asks.
+    questions: Option<Arc<AtomicU32>>,
+}
 
 impl Gate {
     /// The gates of this guest.
@@ -41,11 +52,26 @@ impl Gate {
     #[must_use]
     #[track_caller]
     pub fn of(running: &Running) -> Self {
-        let socket = connect(&running.folder().join(GATE));
+        let asks = running.folder().join(ASKING_GATE);
+        let questions: Option<Arc<AtomicU32>> = asks.exists().then(Arc::default);
+        let port = connect(&if questions.is_some() { asks } else { running.folder().join(GATE) });
         // The terminal's echo is of no use, and must not fill the socket.
-        let mut echo = socket.try_clone().expect("a socket can be cloned");
-        thread::spawn(move || std::io::copy(&mut echo, &mut std::io::sink()));
-        Self(socket)
+        let mut echo = port.try_clone().expect("a socket can be cloned");
+        let count = questions.clone();
+        thread::spawn(move || -> std::io::Result<()> {
+            let mut bytes = [0; 256];
+            loop {
+                let have = echo.read(&mut bytes)?;
+                let asked = bytes[..have].iter().filter(|byte| **byte == QUESTION).count();
+                if let (Some(count), Ok(asked)) = (&count, u32::try_from(asked)) {
+                    count.fetch_add(asked, Ordering::Relaxed);
+                }
+                if have == 0 {
+                    return Ok(());
+                }
+            }
+        });
+        Self { port, questions }
     }
 
     /// Opens a gate, and waits until `text` is on the console: what the script says some lines later.
@@ -58,10 +84,14 @@ impl Gate {
         let mut sent: Option<Instant> = None;
         while !running.console().contains(text) {
             assert!(start.elapsed() < PATIENCE, "no {text:?} behind gate {name}:\n{}", running.console());
-            // Again and again: what comes before the guest opens its port is lost. The last byte ends a `read` like the
-            // end of a file.
-            if sent.is_none_or(|sent| sent.elapsed() > Duration::from_millis(300)) {
-                self.0.write_all(format!("open-{name}.\n\x04").as_bytes()).expect("QEMU reads the port");
+            // To a question, or again and again: what comes before the guest opens its port is lost.
+            let due = match &self.questions {
+                Some(questions) => questions.swap(0, Ordering::Relaxed) > 0,
+                None => sent.is_none_or(|sent| sent.elapsed() > Duration::from_millis(300)),
+            };
+            if due {
+                // The last byte ends a `read` like the end of a file.
+                self.port.write_all(format!("open-{name}.\n\x04").as_bytes()).expect("QEMU reads the port");
                 sent = Some(Instant::now());
             }
             thread::sleep(Duration::from_millis(2));

@@ -90,13 +90,29 @@ impl GuestArch {
         }
     }
 
-    /// What each command line of the kernel has besides console and `panic=`.
+    /// What each command line of the kernel has besides the console.
     pub(crate) const fn append(self) -> &'static str {
         match self {
             // A busy host may deliver the timer's first ticks too late for the kernel's check of its wiring.
-            Self::X86_64 | Self::I386 => " no_timer_check",
-            _ => "",
+            Self::X86_64 | Self::I386 => "panic=-1 no_timer_check",
+            // OpenBIOS has no reset: the kernel would panic for ever because it cannot restart.
+            Self::Sparc64 => "panic=0",
+            _ => "panic=-1",
         }
+    }
+
+    /// What a kernel says last, where nothing ends QEMU then.
+    pub(crate) const fn last_words(self) -> Option<&'static str> {
+        match self {
+            Self::Sparc64 => Some("---[ end Kernel panic"),
+            _ => None,
+        }
+    }
+
+    /// Whether the guest asks for what it wants to read at its second port, so that nothing is sent before: the serial
+    /// ports of QEMU's Power Macintosh get stuck when something comes while the guest opens or closes them.
+    pub(crate) const fn asks_at_gates(self) -> bool {
+        matches!(self, Self::Ppc32)
     }
 
     /// The options that make the character device `chardev` the guest's `/dev/ttyS1`.

@@ -112,6 +112,7 @@ pub struct Running {
     command: String,
     start: Instant,
     timeout: Duration,
+    last_words: Option<&'static str>,
 }
 
 /// What the guest wrote so far.
@@ -153,7 +154,13 @@ impl Console {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command, folder: TempDir, timeout: Duration) -> Result<Self, BootError> {
+    /// `last_words` on the console, if any, mean that the guest is over and QEMU does not know.
+    pub(crate) fn start(
+        mut command: Command,
+        folder: TempDir,
+        timeout: Duration,
+        last_words: Option<&'static str>,
+    ) -> Result<Self, BootError> {
         let stderr = std::fs::File::create(folder.path().join("stderr"))?;
         let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn()?;
         let start = Instant::now();
@@ -164,7 +171,7 @@ impl Running {
             move || console.read_all(stdout)
         });
         let command = format!("{command:?}");
-        Ok(Self { child, console, reader: Some(reader), folder: Some(folder), command, start, timeout })
+        Ok(Self { child, console, reader: Some(reader), folder: Some(folder), command, start, timeout, last_words })
     }
 
     /// The process ID of QEMU itself.
@@ -248,6 +255,9 @@ impl Running {
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
+            }
+            if self.last_words.take_if(|words| self.console.lock().text.contains(*words)).is_some() {
+                self.signal(Signal::Terminate)?;
             }
             if self.start.elapsed() > self.timeout {
                 self.stop();

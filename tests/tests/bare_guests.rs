@@ -152,8 +152,8 @@ fn counts_are_qemus(guest: &Guest) {
     let boot = Boot::new(Qemu::V11_1, guest.kernel)
         .memory(256)
         .threads(Threads::Single)
-        // The later of two `-accel` adds to the earlier one.
-        .extra_args(["-accel", "tcg,one-insn-per-tb=on", "-d", "exec,nochain"])
+        .one_insn_per_block()
+        .extra_args(["-d", "exec,nochain"])
         .extra_args(["-D", &log.display().to_string(), "-dfilter", &format!("{first:#x}..{last:#x}")])
         .timeout(Duration::from_secs(300))
         .run_ok();

@@ -47,9 +47,11 @@ impl SymbolTable {
             return direct;
         }
         let dotted = format!(".{name}");
+        // By the letter: code that only a module would run (.exit.text) lies outside of the marks.
+        let is_code = |symbol: &Symbol<'_>| matches!(symbol.kind, 'T' | 't' | 'W' | 'w');
         match self.gather(self.rows_named(&dotted).filter(|(_, entry)| wanted(*entry))) {
-            Lookup::One(code) if code.text => Lookup::One(code),
-            Lookup::Many(code) if code.iter().all(|code| code.text) => Lookup::Many(code),
+            Lookup::One(code) if is_code(&code) => Lookup::One(code),
+            Lookup::Many(code) if code.iter().all(is_code) => Lookup::Many(code),
             _ => direct,
         }
     }
