@@ -326,7 +326,7 @@ struct Verified {
     mismatches: u64,
 }
 
-/// Functions that a boot and a short script run often, none more than 45,000 instructions; and the code that enters and
+/// Functions that a boot and a short script run often, none more than 30,000 instructions; and the code that enters and
 /// leaves the kernel.
 const FUNCTIONS: &str = include_str!("verify/functions_i386.txt");
 

@@ -26,6 +26,8 @@ const PAGE: usize = 4096;
 const MOST_CANDIDATES: usize = 64;
 /// Blocks in the kernel's region that may pass unrecognised before the user is told: they take milliseconds to run.
 const PATIENCE: u32 = 300;
+/// As many of them one block of the expected kernel outweighs.
+const OUTWEIGHED: u32 = 2;
 
 /// What the plugin has to say about the running kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,8 +143,7 @@ impl Locator {
         }
         if starts.binary_search(&linked.0).is_ok() {
             // Entries that are symbols outweigh: some entries are none (IRQ stubs, alternatives).
-            let left = self.strangers.load(Ordering::Relaxed).saturating_sub(2);
-            self.strangers.store(left, Ordering::Relaxed);
+            self.outweigh();
             return None;
         }
         let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
@@ -167,6 +168,7 @@ impl Locator {
             if compare.still_there(host, linked, first) {
                 if in_region {
                     self.learn_slide(vaddr.0.wrapping_sub(linked.0));
+                    self.outweigh();
                 }
                 return (Some(linked), None);
             }
@@ -222,6 +224,14 @@ impl Locator {
             self.learn_slide(vaddr.0.wrapping_sub(linked.0));
         }
         (linked, Some(Verdict::Found))
+    }
+
+    /// The kernel's own code runs: what else lies in its region may be its modules (32-bit x86 has no room between).
+    fn outweigh(&self) {
+        let strangers = self.strangers.load(Ordering::Relaxed);
+        if strangers != 0 {
+            self.strangers.store(strangers.saturating_sub(OUTWEIGHED), Ordering::Relaxed);
+        }
     }
 
     fn settle(&self, verdict: Verdict) -> Option<Verdict> {

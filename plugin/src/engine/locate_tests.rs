@@ -148,6 +148,27 @@ fn a_kernel_without_any_likeness_is_told_after_some_blocks() {
     assert!(matches!(verdicts.as_slice(), [Verdict::OtherKernel(_)]), "{verdicts:?}");
 }
 
+/// As on 32-bit x86 with little memory.
+#[test]
+fn modules_in_the_kernels_region_are_no_other_kernel() {
+    let ours = text(11);
+    let locator = Locator::new(&image(&ours), arch(), None);
+    let (ram, modules) = (Ram::new(&ours, 0), Ram::new(&text(12), 0));
+    assert_eq!(look(&locator, GuestAddr(LINKED), &ram, 0).1, Some(Verdict::Found));
+    for block in 0..2000 {
+        let addr = GuestAddr(LINKED + 0x80_0000 + block * 64);
+        assert_eq!(look(&locator, addr, &modules, block as usize * 64), (None, None), "block {block}");
+        if block % 2 == 0 {
+            assert_eq!(look(&locator, GuestAddr(LINKED + block * 64), &ram, block as usize * 64).1, None);
+        }
+    }
+    // Alone they would be, also after the kernel ran: one that it loaded and started.
+    let verdicts: Vec<_> = (0..1000)
+        .filter_map(|block| look(&locator, GuestAddr(LINKED + 0x80_0000 + block * 64), &modules, block as usize * 64).1)
+        .collect();
+    assert!(matches!(verdicts.as_slice(), [Verdict::OtherKernel(_)]), "{verdicts:?}");
+}
+
 #[test]
 fn a_kernel_that_moves_is_found_again() {
     let text = text(7);

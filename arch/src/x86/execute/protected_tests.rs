@@ -190,16 +190,18 @@ fn with_stack(mut fake: Fake, bytes: usize, words: &[u64]) -> Fake {
 
 #[test]
 fn returns_from_interrupts_pop_the_stack_with_a_change_of_privilege() {
+    /// Bytes of a word, code, and the EIP, CS, EFLAGS, ESP, SS on the stack; then where it goes, and the stack pointer there.
+    type Case<'a> = (&'a str, usize, &'a [u8], [u64; 5], u64, u64);
     let (ip, sp) = (0xb7f1_2345, 0xbfd0_1234);
-    // iret; iretw. EIP, CS, EFLAGS, ESP, SS
-    let cases: [(&str, usize, &[u8], u64, [u64; 5], u64); 5] = [
-        ("to the user", 4, &[0xcf], ip, [ip, 0x73, 0x246, sp, 0x7b], sp),
-        ("to the kernel", 4, &[0xcf], ip, [ip, 0x60, 0x246, sp, 0x7b], SP + 12),
-        ("to virtual-8086 mode", 4, &[0xcf], ip, [ip, 0x60, 0x2_0246, sp, 0x7b], sp),
-        ("iretw to the user", 2, &[0x66, 0xcf], 0x2345, [ip, 0x73, 0x246, sp, 0x7b], 0x1234),
-        ("iretw to the kernel", 2, &[0x66, 0xcf], 0x2345, [ip, 0x60, 0x246, sp, 0x7b], SP + 6),
+    // iret; iretw
+    let cases: [Case<'_>; 5] = [
+        ("to the user", 4, &[0xcf], [ip, 0x73, 0x246, sp, 0x7b], ip, sp),
+        ("to the kernel", 4, &[0xcf], [ip, 0x60, 0x246, sp, 0x7b], ip, SP + 12),
+        ("to virtual-8086 mode", 4, &[0xcf], [ip, 0x60, 0x2_0246, sp, 0x7b], ip, sp),
+        ("iretw to the user", 2, &[0x66, 0xcf], [ip, 0x73, 0x246, sp, 0x7b], 0x2345, 0x1234),
+        ("iretw to the kernel", 2, &[0x66, 0xcf], [ip, 0x60, 0x246, sp, 0x7b], 0x2345, SP + 6),
     ];
-    for (text, bytes, code, ip, frame, sp) in cases {
+    for (text, bytes, code, frame, ip, sp) in cases {
         let mut fake = with_stack(fake(), bytes, &frame).with("cs", 0x60);
         let expected = Successors { first: GuestAddr(ip), second: None, sp };
         assert_eq!(fake.successors(code), Ok(expected), "{text}");
