@@ -321,7 +321,7 @@ impl Shard {
 /// Which guest.
 #[derive(Debug, Args)]
 pub(crate) struct GuestArgs {
-    /// The guest: its control socket, or a process ID; may be left out when just one runs
+    /// The guest: its control socket, or a process ID; else QKPROBE_GUEST, else the one that runs
     #[arg(long, short, value_name = "PID|SOCKET", value_hint = ValueHint::FilePath, add = ArgValueCompleter::new(complete_guest))]
     pub(crate) guest: Option<String>,
 }

@@ -59,13 +59,15 @@ fn socket_of(args: &[String]) -> Option<(PathBuf, String)> {
     Some((control, after("kernel").next().cloned().unwrap_or_default()))
 }
 
-/// The socket that the user means: a path, a process ID (QEMU's, or that of the qkprobe that started it), or nothing, if just
-/// one guest runs.
+/// The socket that the user means: a path, a process ID (QEMU's, or that of the qkprobe that started it); without either what
+/// `QKPROBE_GUEST` says, or the one guest that runs.
 ///
 /// # Errors
 /// None, or several; the message lists them.
 pub fn socket(wanted: Option<&str>) -> Result<PathBuf, Error> {
     let talk = |detail: String| Error::Talk { what: "--guest", detail };
+    let variable = std::env::var("QKPROBE_GUEST").ok().filter(|text| !text.is_empty());
+    let wanted = wanted.or(variable.as_deref());
     if let Some(path) = wanted.filter(|text| text.contains('/') || Path::new(text).exists()) {
         let path = PathBuf::from(path);
         return if path.exists() { Ok(path) } else { Err(talk(format!("{}: no such socket", path.display()))) };

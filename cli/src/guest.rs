@@ -329,6 +329,17 @@ impl Guest {
         }
     }
 
+    /// Stops the machine, or lets it go on.
+    ///
+    /// # Errors
+    /// As [`Guest::monitor`].
+    pub fn set_running(&mut self, on: bool) -> Result<(), Error> {
+        match &mut self.qmp {
+            Some(qmp) => qmp.execute(if on { "cont" } else { "stop" }, Value::Null).map(drop),
+            None => Err(Error::Talk { what: "QEMU's monitor", detail: "the guest is gone".to_owned() }),
+        }
+    }
+
     /// QEMU's process ID.
     #[must_use]
     pub fn pid(&self) -> u32 {

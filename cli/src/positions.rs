@@ -49,7 +49,13 @@ pub fn of(guest: &mut Guest) -> Result<Vec<Position>, Error> {
         if sample != 0 {
             std::thread::sleep(BETWEEN);
         }
-        for (cpu, seen) in parse(&guest.monitor("info registers -a")?, label).into_iter().enumerate() {
+        // The program counter of a vCPU that runs is not up to date (QEMU keeps it in the host's registers).
+        let stopped = guest.set_running(false).is_ok();
+        let listing = guest.monitor("info registers -a");
+        if stopped {
+            guest.set_running(true)?;
+        }
+        for (cpu, seen) in parse(&listing?, label).into_iter().enumerate() {
             let place = name(&image, slide.unwrap_or(0), seen.pc);
             match found.get_mut(cpu) {
                 Some(position) => {

@@ -16,6 +16,8 @@ use crate::units;
 
 /// How long a test may take, if nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// TOML's integers have a sign.
+const MAX_TOML: u64 = u64::MAX >> 1;
 /// How long a guest may do nothing.
 const HANG: Duration = Duration::from_secs(30);
 
@@ -412,6 +414,14 @@ impl TestFile {
         let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let name = test.name.clone().unwrap_or(stem);
         Ok(Self { path: path.to_owned(), name, guest, test, expect: list, probes, probes_text })
+    }
+
+    /// The probes for the plugin: those that throw dice and have no seed of their own get this one.
+    #[must_use]
+    pub fn seeded_probes(&self, seed: u64) -> String {
+        let throws_dice = |probe: &ProbeConfig| probe.effects.fault.probability < 100 && probe.effects.fault.seed == 0;
+        let dice = |index: usize| self.probes.get(index).is_some_and(throws_dice);
+        sections::with_lines(&self.probes_text, |index| dice(index).then(|| format!("seed = {}", seed & MAX_TOML)))
     }
 
     /// Reads and parses a file.

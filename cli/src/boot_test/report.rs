@@ -26,6 +26,8 @@ pub fn ktap_head(out: &mut dyn Write, tests: usize, seed: u64) -> io::Result<()>
 pub fn ktap_test(out: &mut dyn Write, number: usize, report: &TestReport) -> io::Result<()> {
     let TestReport { name, verdict, reason, seconds, qemu, kernel, seed, .. } = report;
     if *verdict != Verdict::Skipped {
+        // Who built it, and with what, is in the other reports.
+        let kernel = kernel.split(" (").next().unwrap_or_default();
         writeln!(out, "# {}: QEMU {qemu}, seed {seed}, {}", plain(name), plain(kernel))?;
     }
     if !verdict.is_good() || *verdict == Verdict::Flaky {

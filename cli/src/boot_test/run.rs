@@ -25,8 +25,9 @@ use crate::streams::Happening;
 use crate::target::ImageTarget;
 use crate::{escape, positions};
 
-/// Lines of the console in a report.
+/// Lines of the console in a report, and in that of a panic or an oops, whose own lines are many.
 const TAIL: usize = 30;
+const LONG_TAIL: usize = 80;
 const POLL: Duration = Duration::from_millis(20);
 /// How often the probes' counters are asked.
 const COUNTS: Duration = Duration::from_millis(500);
@@ -51,7 +52,7 @@ enum Stop {
 struct Watched {
     starts: u64,
     panic: Option<(Instant, String)>,
-    oops: bool,
+    oops: Option<String>,
 }
 
 impl Watched {
@@ -63,7 +64,10 @@ impl Watched {
                 let format = escape::line(format.trim_end().as_bytes());
                 self.panic.get_or_insert((Instant::now(), format!("panic at {:.3} s: {format}", event.time)));
             }
-            _ => self.oops = true,
+            _ => {
+                let text = || format!("the guest's kernel had an oops at {:.3} s ({})", event.time, event.place);
+                self.oops.get_or_insert_with(text);
+            }
         }
     }
 }
@@ -105,9 +109,9 @@ impl Attempt<'_> {
         let target = ImageTarget { arch: isa, image: &image };
         let probes = check::check(&test.probes, &target).map_err(|mistakes| (Verdict::Fail, mistakes.join("\n")))?;
         let mut expectations = compile(test, &probes)?;
-        let folder = tempfile::tempdir().map_err(|error| (Verdict::Fail, error.to_string()))?;
+        let folder = crate::folder::private().map_err(|error| (Verdict::Fail, error.to_string()))?;
         if !probes.is_empty() {
-            boot = boot.plugin_arg(format!("config={}", write_probes(test, folder.path())?.display()));
+            boot = boot.plugin_arg(format!("config={}", write_probes(test, report.seed, folder.path())?.display()));
         }
         let mut guest = match boot.image(Arc::clone(&image)).start() {
             Ok(guest) => guest,
@@ -121,6 +125,7 @@ impl Attempt<'_> {
         let mut run = Run {
             test,
             target,
+            probes: &probes,
             expectations: &mut expectations,
             watched: Watched::default(),
             progress: Instant::now(),
@@ -137,7 +142,7 @@ impl Attempt<'_> {
                 places.unwrap_or_else(|error| vec![format!("QEMU does not say where the vCPUs are: {error}")]);
         }
         run.finish(&mut guest);
-        let verdict = run.verdict(stop, &guest, &probes);
+        let verdict = run.verdict(stop, &guest);
         let Run { counts, .. } = run;
         describe(report, &verdict, &guest, &expectations, counts);
         Ok(verdict)
@@ -160,10 +165,11 @@ fn compile(test: &TestFile, probes: &[Checked]) -> Result<Vec<Expectation>, (Ver
 }
 
 /// The plugin's messages name the file as the user does.
-fn write_probes(test: &TestFile, folder: &Path) -> Result<PathBuf, (Verdict, String)> {
+fn write_probes(test: &TestFile, seed: u64, folder: &Path) -> Result<PathBuf, (Verdict, String)> {
     let name = test.path.file_name().unwrap_or("probes.toml".as_ref());
     let path = folder.join(name);
-    fs::write(&path, &test.probes_text).map_err(|error| (Verdict::Fail, format!("{}: {error}", path.display())))?;
+    fs::write(&path, test.seeded_probes(seed))
+        .map_err(|error| (Verdict::Fail, format!("{}: {error}", path.display())))?;
     Ok(path)
 }
 
@@ -194,17 +200,20 @@ fn describe(
         .map(|Profile { group, event, hits, missed, dropped, .. }| ProbeReport { group, event, hits, missed, dropped })
         .collect();
     if verdict.0 != Verdict::Pass {
-        report.console = guest.console_tail(TAIL);
+        let is_long = matches!(verdict.0, Verdict::Panic | Verdict::Oops);
+        report.console = guest.console_tail(if is_long { LONG_TAIL } else { TAIL });
         let words = guest.stderr_text();
         // The summary's table is in the report already.
         let is_table = |line: &str| line.starts_with("qkprobe: QEMU ") || line.starts_with("  ");
-        report.stderr = words.lines().filter(|line| !is_table(line)).map(str::to_owned).collect();
+        let is_ours = |line: &str| line.contains("terminating on signal 15 from pid ");
+        report.stderr = words.lines().filter(|line| !is_table(line) && !is_ours(line)).map(str::to_owned).collect();
     }
 }
 
 struct Run<'a> {
     test: &'a TestFile,
     target: ImageTarget<'a>,
+    probes: &'a [Checked],
     expectations: &'a mut Vec<Expectation>,
     watched: Watched,
     /// When the guest last did something that can be seen.
@@ -248,7 +257,7 @@ impl Run<'_> {
         let all_content = || self.expectations.iter().all(Expectation::is_content);
         let has_hit = |event: &str| self.counts.iter().any(|probe| names(event, probe) && probe.hits > 0);
         let wanted = match &self.test.test.end {
-            WantedEnd::Done => self.found && all_content(),
+            WantedEnd::Done => self.found && self.silent_probe().is_none() && all_content(),
             WantedEnd::Hit(event) => self.end_seen || has_hit(event),
             WantedEnd::Console(_) => self.end_seen,
             WantedEnd::PowerOff | WantedEnd::Reboot | WantedEnd::Panic | WantedEnd::Exit(_) => false,
@@ -356,7 +365,7 @@ impl Run<'_> {
         self.expectations.iter_mut().for_each(Expectation::end);
     }
 
-    fn verdict(&self, stop: Option<Stop>, guest: &Guest, probes: &[Checked]) -> (Verdict, String) {
+    fn verdict(&self, stop: Option<Stop>, guest: &Guest) -> (Verdict, String) {
         let wanted = &self.test.test.end;
         let end = guest.end().unwrap_or(End::Ended);
         if stop == Some(Stop::Interrupted) {
@@ -378,8 +387,9 @@ impl Run<'_> {
             });
             return (Verdict::NeverBooted, reason);
         }
-        if self.watched.oops && !self.test.test.allow_oops && *wanted != WantedEnd::Panic {
-            return (Verdict::Oops, "the guest's kernel had an oops".to_owned());
+        let may_oops = self.test.test.allow_oops || *wanted == WantedEnd::Panic;
+        if let Some(text) = self.watched.oops.as_ref().filter(|_| !may_oops) {
+            return (Verdict::Oops, text.clone());
         }
         match stop {
             Some(Stop::Hang) => {
@@ -412,7 +422,7 @@ impl Run<'_> {
             let found = if *wanted == WantedEnd::Panic { "without a panic".to_owned() } else { format!("by {end}") };
             return (Verdict::Fail, format!("the run ended {found}, and had to end by {wanted}"));
         }
-        self.seen(probes)
+        self.seen()
     }
 
     fn has_booted(&self) -> bool {
@@ -427,8 +437,18 @@ impl Run<'_> {
         }
     }
 
+    /// A probe that has not hit, though nobody says that it may not.
+    fn silent_probe(&self) -> Option<(&str, &str)> {
+        let names = self.probes.iter().map(|probe| (probe.definition.group.as_str(), probe.definition.event.as_str()));
+        names.into_iter().find(|(group, event)| {
+            let hits = self.counts.iter().filter(|probe| probe.group == *group && probe.event == *event);
+            hits.map(|probe| probe.hits).sum::<u64>() == 0
+                && !self.expectations.iter().any(|one| one.allows_none(group, event))
+        })
+    }
+
     /// What the probes saw.
-    fn seen(&self, probes: &[Checked]) -> (Verdict, String) {
+    fn seen(&self) -> (Verdict, String) {
         let broken: Vec<&Expectation> =
             self.expectations.iter().filter(|one| matches!(one.state(), State::Broken(_))).collect();
         if let [first, rest @ ..] = broken.as_slice() {
@@ -436,20 +456,15 @@ impl Run<'_> {
             let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
             return (Verdict::Fail, format!("expected: {}; found: {reason}{more}", first.text));
         }
-        if probes.is_empty() && self.expectations.is_empty() {
+        if self.probes.is_empty() && self.expectations.is_empty() {
             return (Verdict::Fail, "the test has neither a probe nor an expectation: it tests nothing".to_owned());
         }
-        if let Some(problem) = self.problem.as_ref().filter(|_| !probes.is_empty()) {
+        if let Some(problem) = self.problem.as_ref().filter(|_| !self.probes.is_empty()) {
             return (Verdict::Fail, format!("the probes were not armed: {problem}"));
         }
-        for Checked { definition, .. } in probes {
-            let (group, event) = (definition.group.as_str(), definition.event.as_str());
-            let hits = self.counts.iter().filter(|probe| probe.group == group && probe.event == event);
-            let may_be_none = self.expectations.iter().any(|one| one.allows_none(group, event));
-            if hits.map(|probe| probe.hits).sum::<u64>() == 0 && !may_be_none {
-                let next = "say never, or hits = 0, if that is meant";
-                return (Verdict::Fail, format!("the probe {group}/{event} never hit: {next}"));
-            }
+        if let Some((group, event)) = self.silent_probe() {
+            let next = "say never, or hits = 0, if that is meant";
+            return (Verdict::Fail, format!("the probe {group}/{event} never hit: {next}"));
         }
         (Verdict::Pass, String::new())
     }

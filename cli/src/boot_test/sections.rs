@@ -24,6 +24,21 @@ fn copy(piece: &str, in_probe: bool, probes: &mut String, rest: &mut String) {
     other.extend(piece.bytes().filter(|byte| *byte == b'\n').map(char::from));
 }
 
+/// Adds a line to some tables, right behind their headers.
+pub(crate) fn with_lines(text: &str, line: impl Fn(usize) -> Option<String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    for (index, header) in headers(text).into_iter().enumerate() {
+        let end =
+            text.get(header.end..).and_then(|rest| rest.find('\n')).map_or(text.len(), |len| header.end + len + 1);
+        out.push_str(text.get(at..end).unwrap_or_default());
+        out.extend(line(index).map(|line| line + "\n"));
+        at = end;
+    }
+    out.push_str(text.get(at..).unwrap_or_default());
+    out
+}
+
 /// Whether the text has a table of this name.
 pub(crate) fn has(text: &str, names: &[&str]) -> bool {
     headers(text).into_iter().any(|header| {
@@ -107,6 +122,13 @@ mod tests {
         assert_eq!(rest.lines().next(), Some("# head"));
         assert!(rest.contains("[ test ]\nname = \"\"\"a\\\"\n[[probe]]\"\"\"\n") && !rest.contains("def"));
         assert!(has(text, &["test"]) && !has(text, &["expect"]) && has("[guest.files]\n", &["guest"]));
+    }
+
+    #[test]
+    fn lines_are_added_behind_headers() {
+        let text = "\n[[probe]] # x\ndef = 'a'\n[[probe]]\ndef = 'b'\n";
+        let added = with_lines(text, |index| (index == 1).then(|| "seed = 3".to_owned()));
+        assert_eq!(added, "\n[[probe]] # x\ndef = 'a'\n[[probe]]\nseed = 3\ndef = 'b'\n");
     }
 
     #[test]
