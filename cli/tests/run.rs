@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::Read as _;
 use std::process::Stdio;
 
 use common::{Place, assert_harmless, signal, wait, wait_until};
@@ -187,11 +188,13 @@ fn every_example_of_every_help_works() {
         ]
     );
     let mut order: Vec<&str> = commands.clone();
-    // What `add` adds is deleted last, and the guest ends at the very end.
+    // What `add` adds rests, is enabled again, and is deleted last; the guest ends at the very end.
     order.sort_by_key(|name| match *name {
-        "del" => 1,
-        "quit" => 2,
-        _ => 0,
+        "add" => 0,
+        "disable" => 1,
+        "del" => 3,
+        "quit" => 4,
+        _ => 2,
     });
     let mut ran = 0;
     for name in order {
@@ -202,9 +205,12 @@ fn every_example_of_every_help_works() {
             let script = format!("\"$0\" {example}");
             let mut command = place.command("sh");
             command.args(["-c", &script, env!("CARGO_BIN_EXE_qkprobe")]).env("QKPROBE_GUEST", "control.sock");
-            let output = command.output().unwrap();
-            let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success(), "{example}: {}\n{text}", output.status);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            // Outputs are short: no pipe fills.
+            let status = wait(&mut child);
+            let mut text = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+            assert!(status.success(), "{example}: {status}\n{text}");
             ran += 1;
         }
     }

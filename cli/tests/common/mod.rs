@@ -131,6 +131,15 @@ impl Done {
     }
 }
 
+impl Drop for Place {
+    /// A test that failed leaves its guests behind: they would disturb others.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.qemus().into_iter().for_each(|pid| signal(pid, "KILL"));
+        }
+    }
+}
+
 /// Waits until something is so.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
