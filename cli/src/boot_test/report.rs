@@ -32,7 +32,7 @@ pub fn ktap_test(out: &mut dyn Write, number: usize, report: &TestReport) -> io:
     }
     if !verdict.is_good() || *verdict == Verdict::Flaky {
         for line in report.explanation() {
-            writeln!(out, "# {line}")?;
+            writeln!(out, "# {}", crate::escape::line(line.as_bytes()))?;
         }
     }
     let mut lines = reason.lines();
