@@ -61,12 +61,15 @@ fn a_guest_that_is_killed_and_a_command_that_is_killed() {
     let args = ["test", "-k", "vmlinuz", "-i", "initrd.img", "--json", "r.json", "one.toml"];
     let mut child = place.qkprobe(&args).stdout(Stdio::null()).spawn().unwrap();
     wait_until("a guest", || place.qemus().len() == 1);
+    wait_until("its control socket", || place.has_socket());
     std::thread::sleep(Duration::from_secs(1));
     signal(place.qemus()[0], "KILL");
     assert_eq!(wait(&mut child).code(), Some(1));
     let report: Value = serde_json::from_slice(&std::fs::read(place.path("r.json")).unwrap()).unwrap();
     assert_eq!(report["tests"][0]["verdict"], "qemu-failed");
-    assert_eq!(report["tests"][0]["reason"], "QEMU was killed by signal 9");
+    // On a slow machine it has not answered yet.
+    let reason = report["tests"][0]["reason"].as_str().unwrap();
+    assert!(reason == "QEMU was killed by signal 9" || reason.starts_with("QEMU ended at once (signal: 9"), "{reason}");
     place.assert_clean();
 
     // One that gets no chance takes its guests with it, and the next one removes what it left.

@@ -98,6 +98,26 @@ fn ctrl_c_ends_with_the_summary() {
     }
 }
 
+/// On a terminal (that of util-linux' `script`) a line shows what the probes count, and goes at the end.
+#[test]
+fn the_status_line_is_for_terminals() {
+    let place = Place::new();
+    place.initrd("getppid 1000\nsleep 1500\n");
+    let line = format!(
+        "{} run -k vmlinuz -i initrd.img --console console 'p:ppid __x64_sys_getppid do count'",
+        env!("CARGO_BIN_EXE_qkprobe")
+    );
+    let mut command = place.command("script");
+    command.args(["--quiet", "--return", "--command", &line, "typescript"]).env_remove("NO_COLOR").env("TERM", "xterm");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let shown = std::fs::read_to_string(place.path("typescript")).unwrap();
+    assert!(shown.contains(" s  running  ppid 1000 ("), "{shown}");
+    let last = shown.rsplit('\r').find(|piece| piece.contains("ppid 1000")).unwrap();
+    assert!(shown.rfind(last) < shown.rfind("\r\u{1b}[K"), "the line is taken away: {shown}");
+    place.assert_clean();
+}
+
 /// An installed tree: the plugin is found in `../lib/qkprobe`, or beside the program.
 #[test]
 fn the_plugin_that_belongs_to_the_command_is_found() {

@@ -7,139 +7,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qkprobe_lang::{Action, Definition, Filter};
+use qkprobe_lang::{Definition, Filter};
 use regex::Regex;
-use serde::{Deserialize, Deserializer, de};
 
-use super::file::{Expect, ExpectSpec, Latency, Retval};
+use super::count::Count;
+use super::file::{Expect, ExpectSpec, Latency};
+use super::retval::{Retval, returned};
+use super::selector::Selector;
 use crate::check::Checked;
 use crate::event::Event;
 use crate::record;
 use crate::target::ImageTarget;
-use crate::units::{nanoseconds, nearest};
+use crate::units::nanoseconds;
 
 /// Events that an expectation shows.
 const SHOWN: usize = 5;
 /// Samples of a latency; further ones are counted and not judged.
 const MAX_SAMPLES: usize = 1_000_000;
-
-/// `hits = 3`, `"3..5"`, `">=1"`, `"<=4"`: from and to, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
-    /// At least.
-    pub least: u64,
-    /// At most.
-    pub most: u64,
-}
-
-impl Count {
-    const ANY: Self = Self { least: 1, most: u64::MAX };
-
-    fn parse(text: &str) -> Option<Self> {
-        let number = |text: &str| text.trim().parse::<u64>().ok();
-        let text = text.trim();
-        if let Some((least, most)) = text.split_once("..") {
-            let most = most.trim_start_matches('=');
-            let most = if most.trim().is_empty() { u64::MAX } else { number(most)? };
-            return Some(Self { least: number(least)?, most }).filter(|count| count.least <= count.most);
-        }
-        for (op, make) in [
-            (">=", (|n| Self { least: n, most: u64::MAX }) as fn(u64) -> Self),
-            ("<=", |n| Self { least: 0, most: n }),
-            (">", |n| Self { least: n.saturating_add(1), most: u64::MAX }),
-            ("==", |n| Self { least: n, most: n }),
-        ] {
-            if let Some(rest) = text.strip_prefix(op) {
-                return number(rest).map(make);
-            }
-        }
-        number(text).map(|n| Self { least: n, most: n })
-    }
-
-    fn contains(self, hits: u64) -> bool {
-        (self.least..=self.most).contains(&hits)
-    }
-}
-
-impl std::fmt::Display for Count {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.least, self.most) {
-            (least, most) if least == most => write!(f, "exactly {least}"),
-            (least, u64::MAX) => write!(f, "at least {least}"),
-            (0, most) => write!(f, "at most {most}"),
-            (least, most) => write!(f, "{least} to {most}"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Number(u64),
-            Text(String),
-        }
-        match Form::deserialize(deserializer)? {
-            Form::Number(n) => Ok(Self { least: n, most: n }),
-            Form::Text(text) => Self::parse(&text).ok_or_else(|| {
-                de::Error::custom(format!("'{text}' is no number of hits: write 3, \"3..5\", \">=1\" or \"<=4\""))
-            }),
-        }
-    }
-}
-
-/// `EVENT` or `EVENT if FILTER`, compiled.
-#[derive(Debug)]
-struct Selector {
-    text: String,
-    group: Option<String>,
-    event: String,
-    filter: Option<(Filter, Arc<Definition>)>,
-    /// Its probe only counts: there are no events, but a number.
-    counts_only: bool,
-}
-
-impl Selector {
-    fn new(text: &str, probes: &[Checked]) -> Result<Self, String> {
-        let (names, filter) = text.split_once(" if ").map_or((text, None), |(names, filter)| (names, Some(filter)));
-        let names = names.trim();
-        let (group, event) = match names.split_once('/') {
-            Some((group, event)) => (Some(group.to_owned()), event),
-            None => (None, names),
-        };
-        let is_it = |probe: &&Checked| {
-            probe.definition.event == event && group.as_ref().is_none_or(|group| *group == probe.definition.group)
-        };
-        let Some(probe) = probes.iter().find(is_it) else {
-            let known: Vec<&str> = probes.iter().map(|probe| probe.definition.event.as_str()).collect();
-            let hint = match nearest(event, known.iter().copied()) {
-                Some(near) => format!("did you mean {near}?"),
-                None if known.is_empty() => "this test has no probe".to_owned(),
-                None => format!("this test has {}", known.join(", ")),
-            };
-            return Err(format!("no probe '{names}': {hint}"));
-        };
-        let counts_only = probes.iter().filter(is_it).any(|probe| probe.config.action == Action::Count);
-        let filter = filter
-            .map(|filter| match Filter::compile(filter, &probe.definition) {
-                Ok(_) if counts_only => Err(format!("'{names}' only counts: give the filter to the probe itself")),
-                Ok(filter) => Ok((filter, Arc::clone(&probe.definition))),
-                Err(error) => Err(error.to_string()),
-            })
-            .transpose()?;
-        Ok(Self { text: text.trim().to_owned(), group, event: event.to_owned(), filter, counts_only })
-    }
-
-    fn names(&self, group: &str, event: &str) -> bool {
-        self.event == event && self.group.as_ref().is_none_or(|wanted| wanted == group)
-    }
-
-    fn matches(&self, event: &Event, target: &ImageTarget<'_>) -> bool {
-        self.names(&event.group, &event.event)
-            && self.filter.as_ref().is_none_or(|(filter, definition)| record::passes(event, filter, definition, target))
-    }
-}
 
 /// What was decided so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -397,8 +281,7 @@ impl Expectation {
             }
             Subject::Retval { selector, field, wanted, seen } if selector.matches(event, target) => {
                 *seen += 1;
-                // A register is unsigned; a return value is not.
-                let found = event.number(field).map(|number| number as i64);
+                let found = event.number(field).map(returned);
                 if found.is_some_and(|found| wanted.holds(found)) {
                     State::Open
                 } else {
@@ -558,20 +441,6 @@ fn judge_latency(samples: &[u64], bounds: &Latency, dropped: u64) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_of_hits() {
-        let count = |text: &str| Count::parse(text).map(|count| (count.least, count.most));
-        assert_eq!(count("3"), Some((3, 3)));
-        assert_eq!(count("3..5"), Some((3, 5)));
-        assert_eq!(count("3.."), Some((3, u64::MAX)));
-        assert_eq!(count(">= 2"), Some((2, u64::MAX)));
-        assert_eq!(count("<=4"), Some((0, 4)));
-        assert_eq!(count("> 4"), Some((5, u64::MAX)));
-        for bad in ["", "5..3", "x", "-1", ">=x"] {
-            assert_eq!(count(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn percentiles_are_nearest_ranks() {

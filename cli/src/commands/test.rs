@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use qkprobe_harness::boot_test::pool::Progress;
 use qkprobe_harness::boot_test::{self, Settings, TestFile, TestReport, Verdict, report};
+use qkprobe_harness::plugin;
 
 use super::screen::is_colored;
 use super::{Interrupt, arch, say};
@@ -73,6 +74,8 @@ fn settings(args: &Test) -> Result<Settings, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::from(now.subsec_nanos()) ^ now.as_secs() & 0xffff_ffff
     });
+    // Once, and not as the verdict of each test.
+    plugin::find(boot.plugin.as_deref())?;
     for (option, path) in [("--kernel", &boot.kernel), ("--initrd", &boot.initrd), ("--init", &boot.init)] {
         if let Some(path) = path {
             fs::metadata(path).map_err(|error| Failure::usage(format!("{option} {}: {error}", path.display())))?;

@@ -93,6 +93,12 @@ impl Place {
         pids.collect()
     }
 
+    /// Whether a guest has its control socket.
+    pub(crate) fn has_socket(&self) -> bool {
+        let folders = fs::read_dir(self.run.path()).unwrap();
+        folders.flatten().any(|folder| folder.path().join("control.sock").exists())
+    }
+
     /// Neither a process nor a file is left.
     #[track_caller]
     pub(crate) fn assert_clean(&self) {
