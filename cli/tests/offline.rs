@@ -54,6 +54,14 @@ fn check() {
         assert!(after.lines().next().unwrap().contains(error), "{line}: {error}\n{bad}");
     }
     assert!(bad.starts_with("qkprobe: error: 6 mistakes\n"), "{bad}");
+    // What a boot test expects of its probes is a part of it.
+    place.write(
+        "bad.toml",
+        "[[probe]]\ndef = 'p:a vfs_read n=$arg3'\n[[expect]]\nevent = 'a if m > 1'\n[[expect]]\nnever = 'b'\n",
+    );
+    let bad = place.run(&["check", "-k", "vmlinuz", "bad.toml"]).code(1).stderr;
+    assert!(bad.contains("bad.toml:3\nevent filter parse error: error: Field not found"), "{bad}");
+    assert!(bad.contains("bad.toml:5\nno probe 'b': did you mean a?"), "{bad}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ const VERDICTS: [(&str, &str, &str); 19] = [
     ("12-never-booted", "never-booted", "after 2 s the kernel had not started"),
     ("13-qemu-failed", "qemu-failed", "QEMU ended at once (exit status: 1)"),
     ("14-skipped", "skipped", "QEMU 11.1.3 is older than 99.0.0"),
-    ("15-timeout", "timeout", "it took longer than 6.0 s"),
+    ("15-timeout", "timeout", "it took longer than 10.0 s"),
     ("16-end-at-hit", "pass", ""),
     ("17-panic-wanted", "pass", ""),
     ("18-injected-fault", "pass", ""),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use qkprobe_harness::boot_test::expect::Expectation;
+use qkprobe_harness::boot_test::file::Expect;
 use qkprobe_harness::target::ImageTarget;
 use qkprobe_harness::{Boot, boot_test, check};
 use qkprobe_lang::ProbeConfig;
@@ -16,6 +18,8 @@ struct Definitions {
     probes: Vec<ProbeConfig>,
     /// The kernel that the file itself names.
     kernel: Option<PathBuf>,
+    /// Of a boot test: its file, and what it expects of its probes.
+    expect: Vec<(PathBuf, Expect)>,
 }
 
 /// All files against an image; every mistake is told.
@@ -29,7 +33,7 @@ pub(crate) fn check(args: &Check) -> Outcome {
             Err(error) => mistakes.push(format!("--def '{line}'\n{error}")),
         }
     }
-    let mut groups = vec![Definitions { probes: given, kernel: None }];
+    let mut groups = vec![Definitions { probes: given, kernel: None, expect: Vec::new() }];
     for file in &args.files {
         match read(file) {
             Ok(definitions) => groups.push(definitions),
@@ -37,7 +41,7 @@ pub(crate) fn check(args: &Check) -> Outcome {
         }
     }
     let mut loaded: Vec<(PathBuf, KernelImage)> = Vec::new();
-    for Definitions { probes, kernel } in groups.iter().filter(|group| !group.probes.is_empty()) {
+    for Definitions { probes, kernel, expect } in groups.iter().filter(|group| !group.probes.is_empty()) {
         let kernel = args.kernel.as_ref().or(kernel.as_ref()).ok_or_else(|| {
             Failure::usage("--kernel: no kernel image is named, and without one no place can be resolved")
         })?;
@@ -53,7 +57,13 @@ pub(crate) fn check(args: &Check) -> Outcome {
         let row = boot.arch_for(image)?;
         let isa = row.isa().ok_or_else(|| Failure::new(format!("{}: this version cannot decode it yet", row.name)))?;
         match check::check(probes, &ImageTarget { arch: isa, image }) {
-            Ok(good) => count += good.len(),
+            Ok(good) => {
+                count += good.len();
+                mistakes.extend(expect.iter().filter_map(|(path, expect)| {
+                    let error = Expectation::compile(expect, &good).err()?;
+                    Some(format!("{}:{}\n{error}", path.display(), expect.line))
+                }));
+            }
             Err(bad) => mistakes.extend(bad),
         }
     }
@@ -71,10 +81,11 @@ fn read(path: &Path) -> Result<Definitions, String> {
     if path.extension().is_some_and(|extension| extension == "toml") {
         if boot_test::is_test(&text) {
             let test = boot_test::TestFile::parse(path, &text).map_err(|error| error.to_string())?;
-            return Ok(Definitions { probes: test.probes, kernel: test.guest.kernel });
+            let expect = test.expect.into_iter().map(|expect| (path.to_owned(), expect)).collect();
+            return Ok(Definitions { probes: test.probes, kernel: test.guest.kernel, expect });
         }
         let config = qkprobe_lang::Config::parse(&path.display().to_string(), &text).map_err(|it| it.to_string())?;
-        return Ok(Definitions { probes: config.probes, kernel: config.kernel.into_iter().next() });
+        return Ok(Definitions { probes: config.probes, kernel: config.kernel.into_iter().next(), expect: Vec::new() });
     }
     let mut probes = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -86,5 +97,5 @@ fn read(path: &Path) -> Result<Definitions, String> {
         let probe = ProbeConfig::from_line(line, origin.clone()).map_err(|error| format!("{origin}\n{error}"))?;
         probes.push(probe);
     }
-    Ok(Definitions { probes, kernel: None })
+    Ok(Definitions { probes, kernel: None, expect: Vec::new() })
 }
