@@ -1,0 +1,101 @@
+//! `qkprobe check`.
+
+use std::path::{Path, PathBuf};
+
+use qkprobe_harness::boot_test::expect::Expectation;
+use qkprobe_harness::boot_test::file::Expect;
+use qkprobe_harness::target::ImageTarget;
+use qkprobe_harness::{Boot, boot_test, check};
+use qkprobe_lang::ProbeConfig;
+use qkprobe_symbols::KernelImage;
+
+use super::{arch, say};
+use crate::args::Check;
+use crate::{Failure, Outcome};
+
+/// What a file holds.
+struct Definitions {
+    probes: Vec<ProbeConfig>,
+    /// The kernel that the file itself names.
+    kernel: Option<PathBuf>,
+    /// Of a boot test: its file, and what it expects of its probes.
+    expect: Vec<(PathBuf, Expect)>,
+}
+
+/// All files against an image; every mistake is told.
+pub(crate) fn check(args: &Check) -> Outcome {
+    let mut mistakes: Vec<String> = Vec::new();
+    let mut count = 0;
+    let mut given = Vec::new();
+    for line in &args.def {
+        match ProbeConfig::from_line(line, format!("--def '{line}'")) {
+            Ok(probe) => given.push(probe),
+            Err(error) => mistakes.push(format!("--def '{line}'\n{error}")),
+        }
+    }
+    let mut groups = vec![Definitions { probes: given, kernel: None, expect: Vec::new() }];
+    for file in &args.files {
+        match read(file) {
+            Ok(definitions) => groups.push(definitions),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    let mut loaded: Vec<(PathBuf, KernelImage)> = Vec::new();
+    for Definitions { probes, kernel, expect } in groups.iter().filter(|group| !group.probes.is_empty()) {
+        let kernel = args.kernel.as_ref().or(kernel.as_ref()).ok_or_else(|| {
+            Failure::usage("--kernel: no kernel image is named, and without one no place can be resolved")
+        })?;
+        if !loaded.iter().any(|(path, _)| path == kernel) {
+            let image = KernelImage::load(kernel).map_err(|error| Failure::new(format!("--kernel: {error}")))?;
+            loaded.push((kernel.clone(), image));
+        }
+        let Some((_, image)) = loaded.iter().find(|(path, _)| path == kernel) else { continue };
+        let mut boot = Boot::new(kernel);
+        if let Some(name) = &args.arch {
+            boot = boot.arch(arch(name)?);
+        }
+        let row = boot.arch_for(image)?;
+        let isa = row.isa().ok_or_else(|| Failure::new(format!("{}: this version cannot decode it yet", row.name)))?;
+        match check::check(probes, &ImageTarget { arch: isa, image }) {
+            Ok(good) => {
+                count += good.len();
+                mistakes.extend(expect.iter().filter_map(|(path, expect)| {
+                    let error = Expectation::compile(expect, &good).err()?;
+                    Some(format!("{}:{}\n{error}", path.display(), expect.line))
+                }));
+            }
+            Err(bad) => mistakes.extend(bad),
+        }
+    }
+    if mistakes.is_empty() {
+        let word = if count == 1 { "definition is" } else { "definitions are" };
+        say(&mut std::io::stdout().lock(), &format!("{count} {word} good"))?;
+        return Ok(0);
+    }
+    let word = if mistakes.len() == 1 { "mistake" } else { "mistakes" };
+    Err(Failure::new(format!("{} {word}\n{}", mistakes.len(), mistakes.join("\n"))))
+}
+
+fn read(path: &Path) -> Result<Definitions, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        if boot_test::is_test(&text) {
+            let test = boot_test::TestFile::parse(path, &text).map_err(|error| error.to_string())?;
+            let expect = test.expect.into_iter().map(|expect| (path.to_owned(), expect)).collect();
+            return Ok(Definitions { probes: test.probes, kernel: test.guest.kernel, expect });
+        }
+        let config = qkprobe_lang::Config::parse(&path.display().to_string(), &text).map_err(|it| it.to_string())?;
+        return Ok(Definitions { probes: config.probes, kernel: config.kernel.into_iter().next(), expect: Vec::new() });
+    }
+    let mut probes = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let origin = format!("{}:{}", path.display(), number + 1);
+        let probe = ProbeConfig::from_line(line, origin.clone()).map_err(|error| format!("{origin}\n{error}"))?;
+        probes.push(probe);
+    }
+    Ok(Definitions { probes, kernel: None, expect: Vec::new() })
+}

@@ -1,0 +1,56 @@
+//! Boots guest kernels with probes in them, from Rust.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use qkprobe_harness::{Boot, guest::End};
+//!
+//! # fn main() -> Result<(), qkprobe_harness::Error> {
+//! let mut guest = Boot::new("vmlinuz")
+//!     .init("target/my-init")
+//!     .probe("p:open do_sys_openat2 file=+0($arg2):ustring")
+//!     .start()?;
+//! let open = guest.event(Duration::from_secs(60), |event| event.event == "open")?;
+//! assert_eq!(open.text("file").as_deref(), Some("/dev/console"));
+//! guest.add("r:fork kernel_clone pid=$retval:s32")?;
+//! assert_eq!(guest.wait_for_end(Duration::from_secs(60))?, End::PowerOff);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`boot`]: what to boot and how ([`Boot`]); [`arch`] knows what each architecture takes, [`qemu`] and [`plugin`] find the
+//!   programs, [`initramfs`] packs what the kernel starts from.
+//! - [`guest`]: a guest that runs ([`Guest`]): its events, its console, its end; [`streams`] is where they come from.
+//! - [`control`]: the plugin's control socket; [`find`] finds those of guests that others started.
+//! - [`check`], [`target`]: definitions against an image, without a guest.
+//! - [`boot_test`]: tests as TOML files, with verdicts; [`record`] judges events by ftrace filters, [`positions`] says where the
+//!   vCPUs of a guest are that does nothing.
+//!
+//! However a program that uses this ends, the QEMUs that it started end too, and their folders go.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, reason = "tests"))]
+
+pub mod arch;
+pub mod boot;
+pub mod boot_test;
+pub mod check;
+pub mod control;
+pub mod error;
+pub mod escape;
+pub mod event;
+pub mod find;
+mod folder;
+pub mod guest;
+pub mod initramfs;
+pub mod plugin;
+pub mod positions;
+mod process;
+pub mod qemu;
+mod qmp;
+pub mod record;
+pub mod streams;
+pub mod target;
+pub mod units;
+
+pub use boot::Boot;
+pub use error::Error;
+pub use guest::Guest;

@@ -1,0 +1,185 @@
+//! What the tests of the command share: the program, with folders of its own, so that whatever it leaves behind is found.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qkprobe_tests::initramfs::Initramfs;
+use qkprobe_tests::{Cache, GuestArch, GuestKernel, Qemu, plugin_path};
+use tempfile::TempDir;
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A folder in which a user works, and what runs there.
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
+    /// Sockets and temporary files.
+    run: TempDir,
+    path: String,
+}
+
+impl Place {
+    /// With `vmlinuz`, and QEMU 11.1 in `$PATH`.
+    pub(crate) fn new() -> Self {
+        let cache = Cache::open().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = cache.kernel(GuestKernel::X86_64Cloud6_1).unwrap();
+        std::os::unix::fs::symlink(kernel, folder.path().join("vmlinuz")).unwrap();
+        let qemu = cache.qemu(Qemu::V11_1, "qemu-system-x86_64").unwrap();
+        let path = format!("{}:{}", qemu.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        Self { folder, run: tempfile::Builder::new().prefix("r").tempdir_in("/tmp").unwrap(), path }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// `initrd.img`: the init program with a script.
+    pub(crate) fn initrd(&self, script: &str) {
+        let mut archive = fs::read(Cache::open().unwrap().initramfs(GuestArch::X86_64).unwrap()).unwrap();
+        archive.extend(Initramfs::new().file("/qk.script", 0o644, script.as_bytes()).finish());
+        self.write("initrd.img", archive);
+    }
+
+    /// A program that sees this place only.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", self.run.path()).env("TMPDIR", self.run.path()).env("PATH", &self.path);
+        command.env("QKPROBE_PLUGIN", plugin_path().unwrap()).env_remove("QKPROBE_GUEST").env("NO_COLOR", "1");
+        command
+    }
+
+    pub(crate) fn qkprobe(&self, args: &[&str]) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_qkprobe"));
+        command.args(args);
+        command
+    }
+
+    /// Runs it to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
+        let output = self.qkprobe(args).output().unwrap();
+        Done::new(args, output)
+    }
+
+    /// Processes that were started from here and still run, by their command lines.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let run = self.run.path().display().to_string();
+        let all = fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+        all.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(&run)).collect()
+    }
+
+    /// The process IDs of the QEMUs that run here.
+    pub(crate) fn qemus(&self) -> Vec<u32> {
+        let run = self.run.path().display().to_string();
+        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let entry = entry.ok()?;
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            (line.contains(&run) && line.contains("-plugin")).then_some(pid)
+        });
+        pids.collect()
+    }
+
+    /// Whether a guest has its control socket.
+    pub(crate) fn has_socket(&self) -> bool {
+        let folders = fs::read_dir(self.run.path()).unwrap();
+        folders.flatten().any(|folder| folder.path().join("control.sock").exists())
+    }
+
+    /// Neither a process nor a file is left.
+    #[track_caller]
+    pub(crate) fn assert_clean(&self) {
+        let start = Instant::now();
+        // A killed process is in the list until its parent has heard of it.
+        while !self.processes().is_empty() && start.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(self.processes(), Vec::<String>::new());
+        let left: Vec<_> = fs::read_dir(self.run.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, Vec::<PathBuf>::new());
+    }
+}
+
+/// What a program said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) args: String,
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    fn new(args: &[&str], output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("what is shown is UTF-8");
+        Self { args: args.join(" "), status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// The exit status must be this.
+    #[track_caller]
+    pub(crate) fn code(self, code: i32) -> Self {
+        let Self { args, status, stdout, stderr } = &self;
+        assert_eq!(status.code(), Some(code), "qkprobe {args}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
+        self
+    }
+}
+
+impl Drop for Place {
+    /// A test that failed leaves its guests behind: they would disturb others.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.qemus().into_iter().for_each(|pid| signal(pid, "KILL"));
+        }
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not come");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits for a child's end.
+#[track_caller]
+pub(crate) fn wait(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_until("the end of a child", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+/// Sends a signal by the shell: the program `kill` is not on every machine.
+pub(crate) fn signal(pid: u32, name: &str) {
+    Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap();
+}
+
+/// The repository.
+pub(crate) fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Nothing in the text commands a terminal.
+#[track_caller]
+pub(crate) fn assert_harmless(text: &str) {
+    let bad: Vec<char> = text.chars().filter(|c| c.is_control() && *c != '\n' || *c == '\u{202e}').collect();
+    assert_eq!(bad, Vec::<char>::new(), "{text}");
+}

@@ -1,0 +1,110 @@
+//! What needs no guest: symbols, check, completions, man pages, and mistakes in test files.
+
+mod common;
+
+use common::Place;
+
+#[test]
+fn symbols() {
+    let place = Place::new();
+    let text = place.run(&["symbols", "vmlinuz", "do_sys_openat?"]).code(0).stdout;
+    let [line] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+    let words: Vec<_> = line.split_whitespace().collect();
+    // 0x170 bytes, as the kernel itself shows in its traces.
+    assert_eq!((&words[1..], words[0].len()), (&["t", "368", "do_sys_openat2"][..], 16));
+    let json = place.run(&["symbols", "--functions", "--json", "vmlinuz", "vfs_read"]).code(0).stdout;
+    let symbol: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&symbol["name"], &symbol["text"], &symbol["module"]), (&"vfs_read".into(), &true.into(), &().into()));
+    assert!(place.run(&["symbols", "vmlinuz", "vfs_raed"]).code(1).stderr.contains("did you mean vfs_read?"));
+    assert!(
+        place.run(&["symbols", "-f", "vmlinuz", "jiffies"]).code(1).stderr.contains("no function matches 'jiffies'")
+    );
+    // A reader that goes away early is no error.
+    let mut command = place.command("sh");
+    let output =
+        command.args(["-c", "\"$0\" symbols vmlinuz | head -n 1", env!("CARGO_BIN_EXE_qkprobe")]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn check() {
+    let place = Place::new();
+    place.write("good.toml", "[[probe]]\ndef = 'p:a vfs_read n=$arg3'\nfilter = 'n > 3'\n");
+    place.write("good.txt", "# as for kprobe_events\np:b vfs_write+5 %ax\nr:c vfs_read $retval if arg1 < 5\n-:b\n");
+    place.write("test.toml", "[guest]\nkernel = 'vmlinuz'\n[[probe]]\ndef = 'p:d vfs_open'\n");
+    let good = place.run(&["check", "-k", "vmlinuz", "good.toml", "good.txt"]).code(0).stdout;
+    assert_eq!(good, "2 definitions are good\n");
+    assert_eq!(place.run(&["check", "test.toml"]).code(0).stdout, "1 definition is good\n");
+    assert!(place.run(&["check", "good.toml"]).code(2).stderr.contains("--kernel: no kernel image is named"));
+    place.write(
+        "bad.txt",
+        "p:a vfs_raed\np:b vfs_read+1\np:c vfs_read %rax\nr:d vfs_read+9\np:e vfs_read n=$arg1:u99\np:f vfs_read if x == 1\n",
+    );
+    let bad = place.run(&["check", "-k", "vmlinuz", "bad.txt"]).code(1).stderr;
+    for (line, error) in [
+        (1, "Invalid probed address or symbol"),
+        (2, "Probe point is not an instruction boundary"),
+        (3, "Invalid register name"),
+        (4, "Retprobe address must be an function entry"),
+        (5, "Unknown type is specified"),
+        (6, "Field not found"),
+    ] {
+        let place = format!("bad.txt:{line}\n");
+        let after = bad.split_once(&place).unwrap_or_else(|| panic!("no {place} in {bad}")).1;
+        assert!(after.lines().next().unwrap().contains(error), "{line}: {error}\n{bad}");
+    }
+    assert!(bad.starts_with("qkprobe: error: 6 mistakes\n"), "{bad}");
+    // What a boot test expects of its probes is a part of it.
+    place.write(
+        "bad.toml",
+        "[[probe]]\ndef = 'p:a vfs_read n=$arg3'\n[[expect]]\nevent = 'a if m > 1'\n[[expect]]\nnever = 'b'\n",
+    );
+    let bad = place.run(&["check", "-k", "vmlinuz", "bad.toml"]).code(1).stderr;
+    assert!(bad.contains("bad.toml:3\nevent filter parse error: error: Field not found"), "{bad}");
+    assert!(bad.contains("bad.toml:5\nno probe 'b': did you mean a?"), "{bad}");
+}
+
+#[test]
+fn mistakes_in_test_files_stop_everything_before_a_guest_starts() {
+    let place = Place::new();
+    place.write("tests/a.toml", "[test]\nname = 'a'\n");
+    place.write("tests/b/c.toml", "[test]\nend = 'off'\n");
+    place.write("tests/probes.toml", "[[probe]]\ndef = 'p f'\n");
+    let text = place.run(&["test", "-k", "vmlinuz", "tests"]).code(2).stderr;
+    assert!(text.contains("tests/b/c.toml:2:7: 'off' is no end") && !text.contains("probes.toml"), "{text}");
+    place.write("tests/b/c.toml", "[test]\nname = 'c'\n");
+    let list = |args: &[&str]| place.run(&[&["test", "--list", "tests"], args].concat()).code(0).stdout;
+    assert_eq!(list(&[]), "a\ttests/a.toml\nc\ttests/b/c.toml\n");
+    assert_eq!(list(&["--shard", "2/2"]), "c\ttests/b/c.toml\n");
+    assert_eq!(list(&["--filter", "a"]), "a\ttests/a.toml\n");
+    let text = |args: &[&str]| place.run(&[&["test"], args].concat()).code(2).stderr;
+    assert!(text(&["tests", "--filter", "zzz"]).contains("no test has this in its name"));
+    assert!(text(&["none.toml"]).contains("none.toml: cannot be read: No such file"));
+    assert!(text(&["-k", "none", "tests"]).contains("--kernel none: No such file"));
+    // A test that tests nothing is no pass, and neither is one without a kernel.
+    let done = place.run(&["test", "tests/a.toml"]).code(1);
+    assert!(done.stdout.contains("not ok 1 a # fail: no kernel: give --kernel FILE"), "{}", done.stdout);
+    assert!(
+        place.run(&["test", "--junit", "/nonexistent/x", "tests"]).code(1).stderr.contains("--junit /nonexistent/x: ")
+    );
+}
+
+#[test]
+fn completions_and_man_pages() {
+    let place = Place::new();
+    for (shell, part) in [("bash", "complete -o"), ("zsh", "#compdef qkprobe"), ("fish", "complete --keep-order")] {
+        let script = place.run(&["completions", shell]).code(0).stdout;
+        assert!(script.contains(part), "{shell}: {script}");
+    }
+    place.run(&["man", "man1"]).code(0);
+    let mut pages: Vec<_> = std::fs::read_dir(place.path("man1"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    pages.sort();
+    for page in ["qkprobe.1", "qkprobe-run.1", "qkprobe-test.1", "qkprobe-symbols.1"] {
+        assert!(pages.contains(&page.to_owned()), "{pages:?}");
+    }
+    let run = std::fs::read_to_string(place.path("man1/qkprobe-run.1")).unwrap();
+    assert!(run.contains(".TH qkprobe-run 1") && run.contains("\\-\\-until"), "{run}");
+}

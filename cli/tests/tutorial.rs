@@ -1,0 +1,58 @@
+//! What docs/tutorial.md shows is what happens.
+
+mod common;
+
+use common::{Place, workspace};
+
+/// The text of the first block of this language behind a heading.
+fn block<'t>(text: &'t str, heading: &str, fence: &str) -> &'t str {
+    let section = text.split_once(heading).unwrap_or_else(|| panic!("no {heading}")).1;
+    let start = section.split_once(fence).unwrap_or_else(|| panic!("no {fence} in {heading}")).1;
+    start.split_once("\n```").unwrap().0
+}
+
+#[test]
+fn from_a_failing_test_to_one_that_passes() {
+    let text = std::fs::read_to_string(workspace().join("docs/tutorial.md")).unwrap();
+    let place = Place::new();
+    place.initrd("");
+    let section = text.split_once("## A test").unwrap().1;
+    let test = block(&text, "## A test", "```toml\n");
+    place.write("boot.toml", test);
+    let run =
+        |code| place.run(&["test", "--kernel", "vmlinuz", "--initrd", "initrd.img", "boot.toml"]).code(code).stdout;
+    let shown = block(section, "It does not:", "```\n");
+    let failed = run(1);
+    // What is the same in each run: not the times, the seed, and the kernel's version.
+    let fixed = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| {
+            ["KTAP", "1..", "# boot.toml:", "#   QK", "not ok"].iter().any(|begin| line.starts_with(begin))
+                || *line == "# console:"
+        });
+        lines.map(|line| line.split(" ns=").next().unwrap().to_owned()).collect()
+    };
+    let shown: Vec<_> = fixed(shown);
+    assert_eq!(shown.len(), 8, "{shown:?}");
+    // The first line of the guest's own stands behind what the firmware left.
+    let found: Vec<_> = fixed(&failed);
+    assert!(shown.iter().filter(|line| !line.contains("QK begin")).all(|line| found.contains(line)), "{failed}");
+    let event = failed.lines().find(|line| line.contains(" opened (")).unwrap();
+    assert!(event.ends_with(r#"<- do_sys_openat2+0x0/0x170) fd="0xfffffffffffffffe" file="/etc/none""#), "{event}");
+
+    let changed = test.replace("retval = \">= 0\"", "retval = \"-ENOENT\"");
+    assert_ne!(changed, test);
+    place.write("boot.toml", changed);
+    let passed = run(0);
+    assert!(passed.contains("\nok 1 boot # ") && passed.ends_with("# 1 pass\n"), "{passed}");
+
+    // The hang that it shows.
+    place.write("boot.toml", "[test]\nhang = '5s'\n[guest]\nfiles = { '/qk.script' = \"sleep 1000000\\n\" }\n[[probe]]\ndef = 'p:open do_sys_openat2'\n");
+    let hang = run(1);
+    assert!(hang.contains("\nnot ok 1 boot # hang: no hit and nothing on the console for 5.0 s\n"), "{hang}");
+    assert!(hang.lines().any(|line| line.starts_with("# vCPU 0: ") && line.ends_with(" (halted)")), "{hang}");
+
+    // The mistake that it shows.
+    let typo = place.run(&["run", "--kernel", "vmlinuz", "p:open do_sys_opennat2"]).code(2).stderr;
+    assert_eq!(typo.trim_end(), block(&text, "told before anything starts", "do_sys_opennat2'\n").trim_end());
+    place.assert_clean();
+}
