@@ -12,6 +12,9 @@ use crate::setup::{self, Background};
 /// The licence checker that `ci` uses, pinned so that a run means the same next year.
 const CARGO_DENY: &str = "0.20.2";
 
+/// The packages whose tests boot guests.
+const BOOTING: [&str; 2] = ["qkprobe-tests", "qkprobe"];
+
 /// What `test` is asked for.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct TestOptions {
@@ -45,7 +48,8 @@ pub(crate) fn test(options: &TestOptions) -> Result<(), String> {
 
 fn test_with(options: &TestOptions, setup: Option<Background>) -> Result<(), String> {
     let filter = options.filter.as_slice();
-    let mut unit = cargo(&["test", "--workspace", "--exclude", "qkprobe-tests", "--all-targets", "--no-fail-fast"]);
+    let mut unit = cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"]);
+    unit.args(BOOTING.iter().flat_map(|package| ["--exclude", package]));
     // Doc tests are a command of their own as soon as targets are named.
     let mut docs = cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]);
     // The registry on shuttle's primitives: every scenario under thousands of schedules.
@@ -61,7 +65,8 @@ fn test_with(options: &TestOptions, setup: Option<Background>) -> Result<(), Str
     let Some(setup) = setup else { return Ok(()) };
     build_plugin()?;
     setup.wait()?;
-    let mut boots = cargo(&["test", "--package", "qkprobe-tests", "--all-targets", "--no-fail-fast"]);
+    let mut boots = cargo(&["test", "--all-targets", "--no-fail-fast"]);
+    boots.args(BOOTING.iter().flat_map(|package| ["--package", package]));
     boots.args(filter).args(["--", "--test-threads=2"]);
     if let Some(version) = &options.qemu {
         boots.env("QKPROBE_QEMU", version);
