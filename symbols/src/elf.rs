@@ -169,7 +169,8 @@ impl SortKey {
     }
 }
 
-/// Names that the kernel's own table leaves out too: mapping symbols, local labels, CFI type ids, checksums.
+/// Names that the kernel's own table leaves out too (`scripts/kallsyms.c`): mapping symbols, local labels, CFI type ids,
+/// checksums, and on powerpc the linker's stubs for branches that reach too far.
 fn is_noise(name: &str) -> bool {
     name.is_empty()
         || name.len() > 4096
@@ -177,6 +178,8 @@ fn is_noise(name: &str) -> bool {
         || name.starts_with(".L")
         || name.starts_with("__kcfi_typeid_")
         || name.starts_with("__crc_")
+        || name.contains(".plt_branch.")
+        || name.contains(".long_branch.")
 }
 
 /// nm's letter per section, lower case. Its letters for small data (`g`, `s`) are for machines that no kernel here runs on:
