@@ -97,9 +97,10 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// does the CPU leave it to the handler to switch stacks or windows, or does QEMU call before the switch?
     fn exception_keeps_sp(&self) -> bool;
 
-    /// Does the handler at this address serve what is raised before an instruction begins: an interrupt, a fetch that failed? QEMU
-    /// reports both as exceptions of the instruction on some targets. False where QEMU tells interrupts apart.
-    fn precedes_instruction(&self, _handler: GuestAddr) -> bool {
+    /// Does the handler at this address never lead to a restart? It serves what is raised before an instruction begins (an
+    /// interrupt, a fetch that failed), which QEMU reports as exceptions of the instruction on some targets; or a fault after
+    /// which nobody runs the instruction again. False where QEMU tells interrupts apart.
+    fn makes_no_restart(&self, _handler: GuestAddr) -> bool {
         false
     }
 
