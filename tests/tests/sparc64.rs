@@ -176,16 +176,8 @@ fn a_million_strings_do_not_disturb_the_guest() {
 }
 
 /// Functions that return, always; functions that never do.
-const RETURN: [&str; 8] = [
-    "do_sys_openat2",
-    "vfs_read",
-    "vfs_write",
-    "sys_execve",
-    "sys_clone",
-    "sys_wait4",
-    "ksys_read",
-    "kernel_clone",
-];
+const RETURN: [&str; 8] =
+    ["do_sys_openat2", "vfs_read", "vfs_write", "sys_execve", "sys_clone", "sys_wait4", "ksys_read", "kernel_clone"];
 const NEVER: [&str; 2] = ["sys_exit_group", "do_exit"];
 
 /// Windows are spilled and filled between a call and its return, in the kernel and in processes; tasks take turns.
@@ -240,7 +232,9 @@ fn recursion_maxactive_and_tail_calls() {
     // sys_clone: flushw; ba,a to sparc_clone, with its last instruction in the slot.
     let (target, _) = symbol(&image, "sparc_clone");
     let (clone, _) = symbol(&image, "sys_clone");
-    assert!(instructions(&image, clone, 12).iter().any(|(_, insn)| insn.flow == Flow::Jump { target: GuestAddr(target) }));
+    assert!(
+        instructions(&image, clone, 12).iter().any(|(_, insn)| insn.flow == Flow::Jump { target: GuestAddr(target) })
+    );
     let boot = boot(QEMU)
         .script(["recurse 100 50", "epoll 20 4", "epoll 20 1", "threads 4 sleep 1000", "fork 30"])
         .plugin_arg("count=r:ppid sys_getppid")
@@ -315,8 +309,7 @@ fn results_registers_and_instructions_are_changed() {
         .run_ok();
     assert_eq!((opened(&boot, 1), opened(&boot, 2), opened(&boot, 3)), ((0.0, 200.0), (0.0, 100.0), (50.0, 0.0)));
     assert_eq!(boot.qk("expect-fail").get("errno"), Some("EFAULT"));
-    let effects =
-        ["override", "set", "arg", "skip", "nop", "slot"].map(|name| field(&boot, name, "effects"));
+    let effects = ["override", "set", "arg", "skip", "nop", "slot"].map(|name| field(&boot, name, "effects"));
     assert_eq!(effects, [200, 100, 1, 100, 10, 0], "{}", boot.stderr);
     assert_eq!((field(&boot, "slot", "missed"), field(&boot, "skip", "missed")), (7, 0), "{}", boot.stderr);
     assert_hits(&boot, "getppid", &[("result", 1000)]);

@@ -160,10 +160,7 @@ fn one(
     if let Some(unfound) = abilities.unfound.filter(|_| needs_memory) {
         return Err(Refused::new(libc::EOPNOTSUPP, origin, format!("this needs the guest's memory: {unfound}")));
     }
-    if reads_memory
-        && target.arch.user_memory_lock().is_some()
-        && abilities.check(Access::Write, "").is_ok()
-    {
+    if reads_memory && target.arch.user_memory_lock().is_some() && abilities.check(Access::Write, "").is_ok() {
         // To open the lock for the moment of a read.
         access = access.max(Access::Write);
     }
