@@ -52,9 +52,14 @@ impl Gate {
     #[must_use]
     #[track_caller]
     pub fn of(running: &Running) -> Self {
-        let asks = running.folder().join(ASKING_GATE);
+        let (asks, hears) = (running.folder().join(ASKING_GATE), running.folder().join(GATE));
+        // Which of the two it is, is known when QEMU has made it.
+        let start = Instant::now();
+        while !asks.exists() && !hears.exists() && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
         let questions: Option<Arc<AtomicU32>> = asks.exists().then(Arc::default);
-        let port = connect(&if questions.is_some() { asks } else { running.folder().join(GATE) });
+        let port = connect(&if questions.is_some() { asks } else { hears });
         // The terminal's echo is of no use, and must not fill the socket.
         let mut echo = port.try_clone().expect("a socket can be cloned");
         let count = questions.clone();
