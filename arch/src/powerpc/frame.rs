@@ -54,9 +54,10 @@ fn find(sp: u64, word_bytes: u64, word: &mut dyn FnMut(GuestAddr) -> Option<u64>
 }
 
 /// `Arch::is_restart` of 64-bit kernels: all their handlers of faults make a frame (Book 3S since Linux v4.20; the TLB
-/// misses of a 64-bit Book E are not told apart from new executions).
+/// misses of a 64-bit Book E are not told apart from new executions). What came while a handler kept interrupts out comes
+/// when it returns, and its frame, with the same address, takes the place of the fault's.
 pub(super) fn is_restart_64(sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool {
-    matches!(find(sp, 8, word), Ok(Some(frame)) if frame.is_fault() && frame.nip == addr.0)
+    matches!(find(sp, 8, word), Ok(Some(frame)) if frame.nip == addr.0)
 }
 
 /// `Arch::is_restart` of 32-bit kernels. What misses in the TLB or in the hash table is mended by handlers that make no
@@ -67,8 +68,9 @@ pub(super) fn is_restart_32(sp: u64, addr: GuestAddr, word: &mut dyn FnMut(Guest
         Err(()) => false,
         Ok(None) => true,
         Ok(Some(frame)) if frame.is_fault() => frame.nip == addr.0,
-        // An interrupt, at the start of the block, which lies on the same page; else it was earlier, and elsewhere.
-        Ok(Some(frame)) => frame.nip & !0xfff != addr.0 & !0xfff || frame.nip > addr.0,
+        // An interrupt: here, when the handler of the fault returned; or at the start of the block, which lies on the same
+        // page; else it was earlier, and elsewhere.
+        Ok(Some(frame)) => frame.nip & !0xfff != addr.0 & !0xfff || frame.nip >= addr.0,
     }
 }
 
@@ -102,7 +104,8 @@ mod tests {
             assert!(restarted(ADDR.0, 0x301), "{size}: a bit of the kernel's own");
             assert!(restarted(ADDR.0, 0x380), "{size}");
             assert!(!restarted(ADDR.0 + 0x40, 0x300), "{size}: a fix-up");
-            assert!(!restarted(ADDR.0, 0x900), "{size}: the decrementer");
+            assert!(restarted(ADDR.0, 0x900), "{size}: the decrementer, before it ran again");
+            assert!(!restarted(ADDR.0 - 0x10, 0x900), "{size}: the decrementer");
             assert!(!is_restart_64(SP, ADDR, &mut frame(8, regs, SP + 32, ADDR.0, 0x300)), "{size}: another frame");
         }
         assert!(!is_restart_64(SP, ADDR, &mut |_| None));
@@ -119,7 +122,7 @@ mod tests {
             assert!(restarted(0xc010_0010, 0x300), "{size}");
             assert!(!restarted(0xc010_0050, 0x300), "{size}: a fix-up");
             assert!(!restarted(0xc010_0000, 0x500), "{size}: an interrupt of the block");
-            assert!(!restarted(0xc010_0010, 0x900), "{size}: an interrupt of the block");
+            assert!(restarted(0xc010_0010, 0x900), "{size}: an interrupt before it ran again");
             assert!(restarted(0xc020_0000, 0x500), "{size}: an interrupt of long ago");
         }
         assert!(is_restart_32(SP, ADDR, &mut |_| Some(0)));
