@@ -10,7 +10,7 @@ use crate::common::{image, json, symbol};
 use crate::{boot, entry, is_64, words};
 
 /// Functions that all three kernels have, and that a boot and the script run some thousand instructions of, but none more than
-/// 60,000: the busiest loops would leave no time for others. Measured with counting probes.
+/// 30,000: the busiest loops would leave no time for others. Measured with counting probes.
 const FUNCTIONS: &str = include_str!("functions.txt");
 
 /// What was compared.
