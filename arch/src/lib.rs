@@ -90,16 +90,18 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// handler ran on the same stack, was restarted: does the word where the CPU stored the interrupted program counter
     /// still say `addr`? A handler that went elsewhere (a fix-up) has changed it. `word` reads memory. Where the CPU stores
     /// nothing in memory, the frame that the kernel's handler made is looked for (powerpc), or the answer is the likelier
-    /// one, and the ISA says what is not told apart (sparc64). False when memory cannot be read. `sp` is that of the hit.
+    /// one, and the ISA says what is not told apart (sparc64). When memory cannot be read:
+    /// false, but true where it could only tell against a restart (sparc64). `sp` is that of the hit.
     fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool;
 
     /// Whether the stack pointer that a callback for an exception reads is still that of the instruction which raised it:
     /// does the CPU leave it to the handler to switch stacks or windows, or does QEMU call before the switch?
     fn exception_keeps_sp(&self) -> bool;
 
-    /// Does the handler at this address serve what is raised before an instruction begins: an interrupt, a fetch that failed? QEMU
-    /// reports both as exceptions of the instruction on some targets. False where QEMU tells interrupts apart.
-    fn precedes_instruction(&self, _handler: GuestAddr) -> bool {
+    /// Does the handler at this address never lead to a restart? It serves what is raised before an instruction begins (an
+    /// interrupt, a fetch that failed), which QEMU reports as exceptions of the instruction on some targets; or a fault after
+    /// which nobody runs the instruction again. False where QEMU tells interrupts apart.
+    fn makes_no_restart(&self, _handler: GuestAddr) -> bool {
         false
     }
 

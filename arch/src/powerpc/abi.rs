@@ -131,7 +131,7 @@ impl Arch for Powerpc {
         true
     }
 
-    fn precedes_instruction(&self, handler: GuestAddr) -> bool {
+    fn makes_no_restart(&self, handler: GuestAddr) -> bool {
         // Power ISA 3.1, Book III, figure "Effective addresses of interrupt vectors", and LPCR[AIL]: the offset is in the low
         // 14 bits, relocated or not. System reset, machine check, instruction storage and segment, external, decrementer,
         // hypervisor decrementer, doorbells, hypervisor maintenance and virtualization, performance monitor; on 32 bits
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn interrupts_and_failed_fetches_are_no_exceptions_of_the_instruction() {
-        let precedes = |handler| PPC64LE.precedes_instruction(GuestAddr(handler));
+        let precedes = |handler| PPC64LE.makes_no_restart(GuestAddr(handler));
         // Decrementer with and without relocation, external, instruction storage.
         assert!(
             [0x900, 0xc000_0000_0000_4900, 0xc000_0000_0000_4500, 0x400].map(precedes).iter().all(|precedes| *precedes)

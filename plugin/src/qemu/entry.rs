@@ -231,7 +231,7 @@ impl Events for QemuEvents {
     fn discontinuity(vcpu: u32, is_exception: bool, from: u64, to: u64) {
         let Some(plugin) = plugin() else { return };
         let Some(state) = plugin.vcpu(vcpu) else { return };
-        if is_exception && !plugin.arch.precedes_instruction(GuestAddr(to)) {
+        if is_exception && !plugin.arch.makes_no_restart(GuestAddr(to)) {
             let env = plugin.hit_env(&|_| false);
             crate::engine::restart::exception(&env, &state.engine, &state.guest, GuestAddr(from));
         }
