@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use qkprobe_arch::{Arch, Paging};
+use qkprobe_arch::{Arch, NoSuchSymbol, Paging};
 use qkprobe_lang::{Backpressure, Events, Format};
 use qkprobe_symbols::{KernelImage, Lookup, Machine as ImageMachine};
 
@@ -46,18 +46,19 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
     let arch = arch_of(&machine.target, image.as_deref())?;
     let target = ImageTarget { arch, image: image.as_deref() };
     let mut events = Events::default();
+    let paging = paging_of(arch, image.as_deref());
     let abilities = Abilities {
         api: machine.api,
         qemu: &machine.qemu,
         control: settings.control.is_some(),
         exact_stop: machine.api.set_pc.is_some(),
+        unfound: paging.as_ref().err().copied(),
     };
     let probes = prepare(&settings.probes, &mut events, &target, abilities).map_err(|refused| refused.message)?;
     if settings.verify && machine.api.translate_vaddr.is_none() {
         return Err(format!("verify=on: QEMU {} does not tell devices from memory: that came with 10.1", machine.qemu));
     }
     let locator = image.as_deref().map(|image| Arc::new(Locator::new(image, arch, settings.slide)));
-    let paging = paging_of(arch, image.as_deref())?;
     let names = Arc::new(RuntimeNames { image: image.clone(), locator: locator.clone() });
 
     let counters = Arc::new(Counters::new());
@@ -84,7 +85,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         machine,
         arch,
         locator,
-        paging,
+        paging: paging.ok().flatten(),
         image,
         counters,
         feed,
@@ -132,13 +133,13 @@ fn add_symbols(image: &mut KernelImage, next: KernelImage) -> Result<(), String>
 }
 
 /// How the kernel's page tables are followed, where QEMU must not.
-fn paging_of(arch: &dyn Arch, image: Option<&KernelImage>) -> Result<Option<Arc<dyn Paging>>, String> {
+pub(crate) fn paging_of(arch: &dyn Arch, image: Option<&KernelImage>) -> Result<Option<Arc<dyn Paging>>, NoSuchSymbol> {
     let (Some(translate), Some(image)) = (arch.as_translate(), image) else { return Ok(None) };
     let symbol = |name: &str| match image.symbols.lookup(None, name) {
         Lookup::One(symbol) => Some(symbol.addr),
         _ => None,
     };
-    translate.paging(&symbol).map(|paging| Some(Arc::from(paging))).map_err(|error| format!("kernel=: {error}"))
+    translate.paging(&symbol).map(|paging| Some(Arc::from(paging)))
 }
 
 /// The ISA that the kernel is for, when this QEMU runs it.

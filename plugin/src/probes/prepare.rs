@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use qkprobe_arch::{Arch, Execute, GuestAddr, InsnSlot, Machine, RegisterId};
+use qkprobe_arch::{Arch, Execute, GuestAddr, InsnSlot, Machine, NoSuchSymbol, RegisterId};
 use qkprobe_lang::{
     Command, Definition, EffectSpec, Effects, Events, FaultState, Filter, FlowChange, Halt, Kind, NamedAddr, Privilege,
     ProbeConfig, Replacement, Target as _, When,
@@ -56,6 +56,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) control: bool,
     /// A halt can move to the instruction itself, to stop exactly there.
     pub(crate) exact_stop: bool,
+    /// What is missing to find the guest's memory, where its page tables must be followed: an image that is no Linux kernel.
+    pub(crate) unfound: Option<NoSuchSymbol>,
 }
 
 impl Abilities<'_> {
@@ -152,10 +154,13 @@ fn one(
         abilities.check_shown(target.arch).map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
     }
     let entry_reads = definition.entry.as_ref().is_some_and(qkprobe_lang::Program::reads_memory);
-    if (definition.program.reads_memory() || entry_reads)
-        && target.arch.user_memory_lock().is_some()
-        && abilities.check(Access::Write, "").is_ok()
-    {
+    let reads_memory = definition.program.reads_memory() || entry_reads;
+    // A return or a successor is a place whose code must be found, too.
+    let needs_memory = reads_memory || definition.kind != Kind::Kprobe || config.when != When::Pre;
+    if let Some(unfound) = abilities.unfound.filter(|_| needs_memory) {
+        return Err(Refused::new(libc::EOPNOTSUPP, origin, format!("this needs the guest's memory: {unfound}")));
+    }
+    if reads_memory && target.arch.user_memory_lock().is_some() && abilities.check(Access::Write, "").is_ok() {
         // To open the lock for the moment of a read.
         access = access.max(Access::Write);
     }
