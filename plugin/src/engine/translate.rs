@@ -205,21 +205,10 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
     /// Whether what runs after the instruction is the one behind it, in this block.
     fn goes_on(&self, slot: &InsnSlot, index: usize) -> bool {
         let arch = self.at.arch;
-        if arch.npc_register().is_none() {
-            return slot.insn.flow == Flow::Next;
-        }
-        if arch.has_delay_slot(slot, self.block.vaddr(index)) {
-            // QEMU puts the delay slot into the block only where it is executed.
-            return true;
-        }
-        let is_in_slot = index.checked_sub(1).is_some_and(|before| {
-            let mut bytes = [0; qkprobe_arch::MAX_INSN_BYTES];
-            let len = self.block.bytes(before, &mut bytes).min(bytes.len());
-            let addr = self.block.vaddr(before);
-            let slot = InsnSlot::prepare(arch, addr, bytes.get(..len).unwrap_or_default());
-            slot.is_ok_and(|slot| arch.has_delay_slot(&slot, addr))
-        });
-        slot.insn.flow == Flow::Next && !is_in_slot
+        // QEMU puts a delay slot into the block only where it is executed, and goes on behind one only where that is certain:
+        // behind that of a branch which is never taken.
+        slot.insn.flow == Flow::Next
+            || (arch.npc_register().is_some() && arch.has_delay_slot(slot, self.block.vaddr(index)))
     }
 
     /// An inline counter for the probes that only count, where that can be trusted; one callback for all others.
