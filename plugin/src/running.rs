@@ -112,7 +112,7 @@ impl Plugin {
         let cache = Arc::new(QemuCache::new(machine.api, machine.id));
         Self {
             registry: Registry::new(Arc::clone(&cache) as Arc<_>),
-            pending: Pending::new(arch.thread_size()),
+            pending: Pending::new(arch),
             landings: Landings::new(),
             landing_access: AtomicU8::new(0),
             knows_tasks: AtomicBool::new(false),

@@ -217,7 +217,7 @@ impl Bench {
             writer,
             names,
             locator,
-            pending: Pending::new(arch().thread_size()),
+            pending: Pending::new(arch()),
             landings: Landings::new(),
             verifier: None,
             retranslated,

@@ -139,7 +139,7 @@ fn a_landing_that_is_kept_is_never_out_of_the_set() {
 #[test]
 fn who_was_pushed_is_never_left_without_a_landing() {
     const ROUNDS: u64 = 100_000;
-    let (landings, pending) = (Landings::new(), Pending::new(1 << 14));
+    let (landings, pending) = (Landings::new(), Pending::new(qkprobe_arch::by_name("x86_64").expect("an ISA")));
     let retired = AtomicUsize::new(0);
     let done = AtomicU64::new(0);
     std::thread::scope(|scope| {

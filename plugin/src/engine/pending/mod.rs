@@ -20,6 +20,8 @@ mod tests;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use qkprobe_arch::Arch;
+
 /// Bytes of private data an instance has: the bitmap and ten words of a return probe's entry program.
 pub(crate) const DATA_BYTES: usize = 88;
 const DATA_WORDS: usize = DATA_BYTES / 8;
@@ -107,13 +109,14 @@ impl Instance {
         self.first == addr || self.second == addr
     }
 
-    /// Whether its frame can still exist when the stack pointer is at `sp`. A return address lies below the stack pointer
-    /// that its return leaves; an instruction that is interrupted before its successor leaves `sp` as it is.
-    fn is_over(&self, sp: u64) -> bool {
+    /// Whether its frame is gone when the stack pointer is at `sp`. Where a call puts the return address on the stack
+    /// (`pops`), that lies below the stack pointer which the return leaves; where it is in a register, the function begins
+    /// with that stack pointer. An instruction that is interrupted before its successor leaves `sp` as it is.
+    fn is_over(&self, sp: u64, pops: bool) -> bool {
         self.sp & !(PAGE - 1) == sp & !(PAGE - 1)
             && match self.kind {
-                Kind::Return => self.sp <= sp,
-                Kind::Post | Kind::Restart => self.sp < sp,
+                Kind::Return if pops => self.sp <= sp,
+                Kind::Return | Kind::Post | Kind::Restart => self.sp < sp,
             }
     }
 }
@@ -199,6 +202,8 @@ impl Cell {
 pub(crate) struct Pending {
     /// log2 of the size that kernel stacks are aligned to.
     stack_shift: u32,
+    /// A return moves the stack pointer.
+    pops: bool,
     cells: Box<[Cell]>,
     /// Cells below this index were used at some time.
     fresh: AtomicU32,
@@ -215,10 +220,10 @@ pub(crate) struct Pending {
 pub(crate) struct Full;
 
 impl Pending {
-    /// `thread_size`: size and alignment of a kernel stack.
-    pub(crate) fn new(thread_size: u64) -> Self {
+    pub(crate) fn new(arch: &dyn Arch) -> Self {
         Self {
-            stack_shift: thread_size.max(PAGE).ilog2(),
+            stack_shift: arch.thread_size().max(PAGE).ilog2(),
+            pops: arch.sp_after_return(0) != 0,
             cells: (0..INSTANCES).map(|_| Cell::new()).collect(),
             fresh: AtomicU32::new(0),
             free: AtomicU64::new(0),
@@ -337,8 +342,8 @@ impl Pending {
         // The newest lies lowest: if it is not over, none is.
         let Some(word) = self.word(self.stack_of(sp)) else { return };
         let newest = self.cell((word.load(Ordering::Acquire) & INDEX_MASK) as u32).and_then(Cell::head);
-        if newest.is_none_or(|(_, instance)| instance.is_over(sp)) {
-            self.sweep(sp, &mut |instance| instance.is_over(sp), over);
+        if newest.is_none_or(|(_, instance)| instance.is_over(sp, self.pops)) {
+            self.sweep(sp, &mut |instance| instance.is_over(sp, self.pops), over);
         }
     }
 

@@ -15,7 +15,9 @@ const BACK: u64 = 0xffff_ffff_8100_0310;
 const NONE: [usize; 0] = [];
 
 fn table() -> Pending {
-    Pending::new(1 << SHIFT)
+    let pending = Pending::new(qkprobe_arch::by_name("x86_64").expect("an ISA"));
+    assert_eq!(pending.stack_shift, SHIFT);
+    pending
 }
 
 fn instance(kind: Kind, token: usize, sp: u64, first: u64) -> Instance {
@@ -136,7 +138,7 @@ fn what_is_put_aside_comes_back() {
 
 #[test]
 fn each_kind_is_over_at_its_own_stack_pointer() {
-    let over = |kind, own: u64, now: u64| instance(kind, 1, own, BACK).is_over(now);
+    let over = |kind, own: u64, now: u64| instance(kind, 1, own, BACK).is_over(now, true);
     // The return address lies below the stack pointer that the return leaves.
     assert!(!over(Kind::Return, SP, SP - 8));
     assert!(over(Kind::Return, SP, SP));
@@ -150,6 +152,22 @@ fn each_kind_is_over_at_its_own_stack_pointer() {
     // On another page nothing is said: it may be another stack.
     assert!(!over(Kind::Return, SP, SP + 0x1000));
     assert!(!over(Kind::Post, SP - 0x1000, SP));
+    // A function whose return address is in a register begins with the stack pointer that its return leaves.
+    let over = |own: u64, now: u64| instance(Kind::Return, 1, own, BACK).is_over(now, false);
+    assert!(!over(SP, SP - 8) && !over(SP, SP) && over(SP, SP + 8));
+}
+
+#[test]
+fn several_wait_for_one_call_wherever_the_return_address_is() {
+    for arch in ["x86_64", "i386", "ppc64le", "ppc64", "ppc", "sparc64"] {
+        let arch = qkprobe_arch::by_name(arch).expect("an ISA");
+        let pending = Pending::new(arch);
+        let after = arch.sp_after_return(SP);
+        for token in 1..4 {
+            pending.push_at(&returns(token, after), 0, SP, &mut |over| panic!("{arch:?}: {over:?}")).expect("room");
+        }
+        assert_eq!(arrive(&pending, after, BACK), [3, 2, 1], "{arch:?}");
+    }
 }
 
 #[test]
