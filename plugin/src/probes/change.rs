@@ -197,8 +197,9 @@ impl Plugin {
         }
         use qkprobe_lang::{SymbolLookup, Target as _};
         let target = self.target();
+        // Where every call comes through, which is behind the symbol if a function has two entries.
         let address = |name: &&str| match target.symbol(None, name) {
-            SymbolLookup::One { addr, .. } => Some(addr),
+            SymbolLookup::One { addr, .. } => target.check_place(addr).ok(),
             _ => None,
         };
         let ends: Vec<_> = self.arch.task_end_symbols().iter().filter_map(address).collect();
