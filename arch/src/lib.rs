@@ -90,7 +90,8 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// handler ran on the same stack, was restarted: does the word where the CPU stored the interrupted program counter
     /// still say `addr`? A handler that went elsewhere (a fix-up) has changed it. `word` reads memory. Where the CPU stores
     /// nothing in memory, the frame that the kernel's handler made is looked for (powerpc), or the answer is the likelier
-    /// one, and the ISA says what is not told apart (sparc64). Where nothing can be read, sparc64 says true, the others false. `sp` is that of the hit.
+    /// one, and the ISA says what is not told apart (sparc64). When memory cannot be read:
+    /// false, but true where it could only tell against a restart (sparc64). `sp` is that of the hit.
     fn is_restart(&self, sp: u64, addr: GuestAddr, word: &mut dyn FnMut(GuestAddr) -> Option<u64>) -> bool;
 
     /// Whether the stack pointer that a callback for an exception reads is still that of the instruction which raised it:

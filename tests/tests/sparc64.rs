@@ -1,41 +1,20 @@
-//! sparc64: what the other tests of this folder ask of x86_64 guests, asked of Linux on sun4u, whose registers are windows,
-//! whose branches have delay slots, and whose traps nest.
+//! sparc64: what the other tests of this folder ask of x86_64 guests, asked of Linux on sun4u, whose registers are windows:
+//! counts, values, returns, changes, and what an older QEMU cannot do.
 
 mod common;
+#[path = "sparc64/guest.rs"]
+mod guest;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use common::{TraceLine, assert_hits, field, image, symbol, trace_lines};
-use qkprobe_arch::{Arch, Flow, GuestAddr, Insn};
+use guest::{KERNEL, QEMU, assert_none_lost, boot, instructions, of, value, word};
+use qkprobe_arch::{Flow, GuestAddr, Insn};
 use qkprobe_symbols::KernelImage;
-use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu, Summary};
-
-const KERNEL: GuestKernel = GuestKernel::Sparc64Sun4u6_1;
-const QEMU: Qemu = Qemu::V11_1;
+use qkprobe_tests::{BootResult, Qemu, Summary};
 
 /// What fork() of the C library asks for: CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID. The signal is a number of its own.
 const FORK_FLAGS: &str = "flags==0x1200000";
-
-fn arch() -> &'static dyn Arch {
-    qkprobe_arch::by_name("sparc64").unwrap()
-}
-
-fn boot(qemu: Qemu) -> Boot {
-    Boot::new(qemu, KERNEL).append("quiet")
-}
-
-/// The word at a place of the image.
-#[track_caller]
-fn word(image: &KernelImage, addr: u64) -> u32 {
-    u32::from_be_bytes(image.bytes(GuestAddr(addr), 4).unwrap().try_into().unwrap())
-}
-
-/// The instructions of a piece of text, by address.
-fn instructions(image: &KernelImage, start: u64, len: u64) -> Vec<(u64, Insn)> {
-    let insn = |addr: u64| arch().decode(GuestAddr(addr), &word(image, addr).to_be_bytes());
-    (start..start + len).step_by(4).map_while(|addr| Some((addr, insn(addr).ok()?))).collect()
-}
 
 /// `name+0xoffset/0xsize`, behind the delay slots of the calls of a function in another: what it returns to.
 fn behind_calls(image: &KernelImage, caller: &str, callee: &str) -> BTreeSet<String> {
@@ -44,24 +23,6 @@ fn behind_calls(image: &KernelImage, caller: &str, callee: &str) -> BTreeSet<Str
     let insns = instructions(image, start, size);
     let calls = insns.iter().filter(|(_, insn)| calls(insn));
     calls.map(|(addr, _)| format!("{caller}+{:#x}/{size:#x}", addr + 8 - start)).collect()
-}
-
-/// The value of an argument of a record.
-#[track_caller]
-fn value<'a>(line: &TraceLine<'a>, key: &str) -> &'a str {
-    let found = line.args.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {key} in {line:?}"))
-}
-
-fn of<'a, 'b>(lines: &'b [TraceLine<'a>], event: &str) -> Vec<&'b TraceLine<'a>> {
-    lines.iter().filter(|line| line.event == event).collect()
-}
-
-#[track_caller]
-fn assert_none_lost(boot: &BootResult) {
-    for probe in &boot.summary().probes {
-        assert_eq!((probe.missed, probe.dropped), (0, 0), "{probe:?}\n{}", boot.stderr);
-    }
 }
 
 /// Every call that began has returned, is pending, or never returns; and none was missed.
@@ -81,11 +42,17 @@ fn half_a_million_calls_are_counted_exactly() {
     let (start, size) = symbol(&image, "sys_getppid");
     // save %sp, -176, %sp
     assert_eq!(word(&image, start), 0x9de3_bf50);
-    let mut boot = boot(QEMU)
+    // Alone: nothing else is hit between two calls, so an interrupt before the entry meets what the last hit left.
+    let alone = boot(QEMU)
         .script([format!("getppid {CALLS}")])
         .plugin_arg("probe=p:event sys_getppid pid=$arg1 sp=%sp")
         .plugin_arg("count=p:counted sys_getppid")
-        .plugin_arg("out=/dev/null");
+        .plugin_arg("out=/dev/null")
+        .run_ok();
+    assert_hits(&alone, "getppid alone", &[("event", CALLS), ("counted", CALLS)]);
+    assert_eq!(common::json(&alone)["written"], CALLS, "records");
+    assert_none_lost(&alone);
+    let mut boot = boot(QEMU).script([format!("getppid {CALLS}")]).plugin_arg("count=p:counted sys_getppid");
     // Up to `return` and its slot; behind that is padding.
     let inside: Vec<(String, u64)> =
         (4..size).step_by(4).take(9).map(|offset| (format!("at_{offset}"), offset)).collect();
@@ -96,11 +63,10 @@ fn half_a_million_calls_are_counted_exactly() {
         boot = boot.plugin_arg(format!("count=p:{name} sys_getppid+{offset}"));
     }
     let boot = boot.run_ok();
-    let mut expected = vec![("event", CALLS), ("counted", CALLS)];
+    let mut expected = vec![("counted", CALLS)];
     expected.extend(inside[..7].iter().map(|(name, _)| (name.as_str(), CALLS)));
     assert_hits(&boot, "getppid", &expected);
     assert_hits(&boot, "getppid", &[("at_32", CALLS), ("at_36", CALLS)]);
-    assert_eq!(common::json(&boot)["written"], CALLS, "records");
     assert_none_lost(&boot);
 }
 
@@ -355,134 +321,6 @@ fn the_first_instruction_and_the_trap_table() {
     }
 }
 
-/// Handlers at trap level 1 and the way into the kernel and out of it, with a probe before and behind each instruction.
-#[test]
-fn trap_handlers_under_load() {
-    let image = image(KERNEL);
-    let (table, _) = symbol(&image, "sparc64_ttable_tl0");
-    // The kernel's spill and fill: 16 stores or loads, saved or restored, retry. And the two pieces of text around C code.
-    let ((etrap, _), (etrap_end, _)) = (symbol(&image, "etrap"), symbol(&image, "etraptl1"));
-    let ((rtrap, _), (rtrap_end, _)) = (symbol(&image, "rtrap"), symbol(&image, "to_kernel"));
-    let pieces = [
-        ("spill", table + 0x80 * 32, 18),
-        ("fill", table + 0xc0 * 32, 18),
-        ("etrap", etrap, (etrap_end - etrap) / 4),
-        ("rtrap", rtrap, (rtrap_end - rtrap) / 4),
-    ];
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("probes.toml");
-    let mut probes = String::new();
-    for (name, start, insns) in pieces {
-        assert!((10..400).contains(&insns), "{name}: {insns}");
-        for addr in (start..start + insns * 4).step_by(4) {
-            let entry = |name: &str, rest: &str| {
-                format!("[[probe]]\ndef = 'p:{name} {addr:#x} s=%sp i=%fp g=%g1 {rest}'\naction = 'count'\n")
-            };
-            let at = addr - start;
-            probes += &entry(&format!("{name}_{at}"), "");
-            // SPARC V9 manual, A.20, A.25, A.63: done and retry, illtrap, traps on condition.
-            let word = word(&image, addr);
-            let leaves =
-                word & 0xc1f8_0000 == 0x81f0_0000 || word & 0xc1c0_0000 == 0 || word & 0xc1f8_0000 == 0x81d0_0000;
-            // And wrpr %cwp: which stack pointer is seen then hangs on the window.
-            if !leaves && word & 0xfff8_0000 != 0x9390_0000 {
-                probes += &entry(&format!("{name}_{at}_post"), "do post");
-            }
-        }
-    }
-    std::fs::write(&config, probes).unwrap();
-    let script = ["recurse 60 300", "openclose 2000 /init", "fork 20", "exec 5", "pipe 100", "getppid 5000"];
-    let boot = boot(QEMU)
-        .script(script)
-        .plugin_arg("out=/dev/null")
-        .plugin_arg(format!("config={}", config.display()))
-        .run_ok();
-    let summary = boot.summary();
-    let hits = |name: String| summary.probe(&name).hits;
-    for name in ["spill", "fill"] {
-        let all: BTreeSet<u64> = (0..18).map(|at| hits(format!("{name}_{}", at * 4))).collect();
-        let posts: BTreeSet<u64> = (0..17).map(|at| hits(format!("{name}_{}_post", at * 4))).collect();
-        assert!(all.len() == 1 && all == posts, "{name}: {all:?}, behind {posts:?}");
-        assert!(all.iter().all(|hits| *hits > 10_000), "{name}: {all:?}");
-    }
-    assert!(hits("etrap_0".to_owned()) > 100 && hits("rtrap_4".to_owned()) > 100, "{}", boot.stderr);
-    assert_none_lost(&boot);
-    let ran = summary.probes.iter().filter(|probe| probe.name.ends_with("_post") && probe.hits != 0).count();
-    assert!(ran > 100, "{ran}");
-}
-
-/// A place that a static program leaves free, and the kernel's image does not reach.
-const USER: u64 = 0x2000_0000;
-
-/// A process has code where the kernel has its own: `nop; retl; nop` at the address of `sys_getppid`. An address of the image
-/// means the kernel's code, whatever the privilege; any other may be a process's.
-#[test]
-fn user_code_at_the_kernels_addresses() {
-    let (start, _) = symbol(&image(KERNEL), "sys_getppid");
-    let boot = |qemu: Qemu| {
-        boot(qemu).script([
-            format!("usercode {start:#x} 3000"),
-            "getppid 500".to_owned(),
-            format!("usercode {USER:#x} 2000"),
-        ])
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("probes.toml");
-    let probe = |name: &str, rest: &str| format!("[[probe]]\ndef = 'p:{name} sys_getppid'\n{rest}\n");
-    let elsewhere = |name: &str, rest: &str| format!("[[probe]]\ndef = 'p:{name} {USER:#x}'\n{rest}\n");
-    let toml = [
-        probe("kernel", "action = 'count'"),
-        probe("kernel_event", ""),
-        probe("user", "privilege = 'user'\naction = 'count'"),
-        probe("any", "privilege = 'any'\naction = 'count'"),
-        elsewhere("kernel_elsewhere", "action = 'count'"),
-        elsewhere("user_elsewhere", "privilege = 'user'\naction = 'count'"),
-        elsewhere("user_event", "privilege = 'user'"),
-        elsewhere("any_elsewhere", "privilege = 'any'\naction = 'count'"),
-        "[[probe]]\ndef = 'r:returns sys_getppid'\naction = 'count'\n".to_owned(),
-    ];
-    std::fs::write(&config, toml.concat()).unwrap();
-    let boot = boot(QEMU).plugin_arg(format!("config={}", config.display())).run_ok();
-    let image = [("kernel", 500), ("kernel_event", 500), ("user", 0), ("any", 500), ("returns", 500)];
-    assert_hits(&boot, "user code", &image);
-    let elsewhere = [("kernel_elsewhere", 0), ("user_elsewhere", 2000), ("user_event", 2000), ("any_elsewhere", 2000)];
-    assert_hits(&boot, "user code", &elsewhere);
-    assert_none_lost(&boot);
-    assert_eq!(trace_lines(&boot.trace).len(), 500 + 2000);
-}
-
-/// Behind a call is its delay slot, and only behind that the function; `return` leads to its slot as well.
-#[test]
-fn the_next_pc_behind_transfers_and_slots() {
-    let image = image(KERNEL);
-    let (start, _) = symbol(&image, "sys_getppid");
-    let (callee, _) = symbol(&image, "__task_pid_nr_ns");
-    let arch = arch().decode(GuestAddr(start + 0x14), &word(&image, start + 0x14).to_be_bytes()).unwrap();
-    assert_eq!(arch.flow, Flow::Call { target: GuestAddr(callee) });
-    let post = |name: &str, offset: u64| format!("probe=p:{name} sys_getppid+{offset} next=$nextpc:x64 do post");
-    let boot = boot(QEMU)
-        .script(["getppid 400"])
-        .plugin_arg(post("save", 0))
-        .plugin_arg(post("call", 0x14))
-        .plugin_arg(post("slot", 0x18))
-        .plugin_arg(post("behind", 0x1c))
-        .plugin_arg(post("return", 0x20))
-        .plugin_arg(post("last", 0x24))
-        .run_ok();
-    let names = ["save", "call", "slot", "behind", "return", "last"];
-    assert_hits(&boot, "post", &names.map(|name| (name, 400)));
-    assert_none_lost(&boot);
-    let lines = trace_lines(&boot.trace);
-    let next = |name: &str| of(&lines, name).iter().map(|line| value(line, "next").to_owned()).collect::<BTreeSet<_>>();
-    let expected = [("save", start + 4), ("call", start + 0x18), ("slot", callee), ("behind", start + 0x20)];
-    for (name, addr) in expected.into_iter().chain([("return", start + 0x24)]) {
-        assert_eq!(next(name), BTreeSet::from([format!("{addr:#x}")]), "{name}");
-    }
-    // Back to the one caller: behind the `jmpl` of the system call and its slot.
-    let (caller, _) = symbol(&image, "linux_sparc_syscall");
-    assert_eq!(next("last"), BTreeSet::from([format!("{:#x}", caller + 0x3c)]));
-}
-
 /// QEMU 10.0 shows neither registers nor memory: what needs them is refused, and says why.
 #[test]
 fn what_an_older_qemu_cannot_do_is_refused() {
@@ -513,52 +351,4 @@ fn what_an_older_qemu_cannot_do_is_refused() {
     assert_hits(&boot, "10.0", &[("counted", 20_000), ("recorded", 20_000), ("forks", 20)]);
     assert_none_lost(&boot);
     assert_eq!(trace_lines(&boot.trace).len(), 20_000);
-}
-
-/// What was compared.
-#[derive(Clone, Copy, Debug, serde::Deserialize)]
-struct Verified {
-    checked: u64,
-    next_pc_only: u64,
-    raced: u64,
-    mismatches: u64,
-}
-
-/// Functions of that kernel that the script of the test runs often, but none more than 60,000 instructions. Measured with
-/// counting probes.
-const FUNCTIONS: &str = include_str!("verify/functions_sparc64.txt");
-
-#[test]
-fn executions_are_what_was_predicted() {
-    let image = image(KERNEL);
-    let mut probes = String::new();
-    for function in FUNCTIONS.split_whitespace() {
-        let (start, size) = symbol(&image, function);
-        for (addr, _) in instructions(&image, start, size) {
-            probes += &format!("[[probe]]\ndef = 'p:at_{addr:x} {addr:#x}'\n");
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("probes.toml");
-    std::fs::write(&config, probes).unwrap();
-    let boot = boot(QEMU)
-        .script(["openclose 300 /init", "getppid 2000", "fork 20", "exec 3", "pipe 50"])
-        .timeout(Duration::from_secs(300))
-        // The guest's clock counts its instructions: else a slow run has more timer interrupts, and is slower for it.
-        .extra_args(["-icount", "shift=0,sleep=off"])
-        .plugin_arg("out=/dev/null")
-        .plugin_arg("verify=on")
-        .plugin_arg(format!("config={}", config.display()))
-        .run_ok();
-    let verified: Verified = serde_json::from_value(common::json(&boot)["verified"].clone()).unwrap();
-    let told: Vec<&str> = boot.stderr.lines().filter(|line| line.starts_with("qkprobe: verify: ")).collect();
-    assert_eq!(verified.mismatches, 0, "{told:#?}");
-    assert!(verified.checked >= 1_000_000 && verified.next_pc_only < verified.checked / 4, "{verified:?}");
-    let hits: u64 = boot.summary().probes.iter().map(|probe| probe.hits).sum();
-    let compared = verified.checked + verified.next_pc_only;
-    eprintln!("{verified:?}, {hits} hits");
-    // What an interrupt or a fault comes between, or what never goes on, is not compared.
-    assert!(compared <= hits && compared >= hits - hits / 100, "{compared} of {hits}");
-    // One vCPU: nobody else stores.
-    assert_eq!(verified.raced, 0);
 }

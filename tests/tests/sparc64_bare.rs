@@ -179,21 +179,24 @@ fn boot(qemu: Qemu) -> Boot {
     Boot::new(qemu, GUEST).memory(256).extra_args(KERN_BASE)
 }
 
-/// A boot with these probes, which must leave the same states as one without the plugin.
+/// A boot with these probes, which must leave the same states as one without the plugin. `layout`: the plugin can find
+/// memory.
 #[track_caller]
-fn with_probes(what: &str, boot: Boot, config: &str, untouched: &[String]) -> BootResult {
+fn with_probes(what: &str, boot: Boot, layout: bool, config: &str, untouched: &[String]) -> BootResult {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("probes.toml");
     std::fs::write(&file, config).unwrap();
     let map = folder.path().join("System.map");
     std::fs::write(&map, LAYOUT).unwrap();
     let image = Cache::open().unwrap().kernel(GUEST).unwrap();
-    let boot = boot
+    let mut boot = boot
         .plugin_arg("out=/dev/null")
         .plugin_arg(format!("config={}", file.display()))
-        .plugin_arg(format!("kernel={}", image.display()))
-        .plugin_arg(format!("kernel={}", map.display()))
-        .run_ok();
+        .plugin_arg(format!("kernel={}", image.display()));
+    if layout {
+        boot = boot.plugin_arg(format!("kernel={}", map.display()));
+    }
+    let boot = boot.run_ok();
     assert_same_states(what, &boot, untouched);
     boot
 }
@@ -226,12 +229,12 @@ fn a_probe_before_and_behind_every_instruction_changes_nothing_and_counts_exactl
             expected.push((post, *ended));
         }
         let what = format!("{action}, {} instructions", sites.len());
-        let boot = with_probes(&what, boot(Qemu::V11_1), &config, &untouched);
+        let boot = with_probes(&what, boot(Qemu::V11_1), true, &config, &untouched);
         assert_all(&what, &boot, &expected);
     }
 }
 
-/// Before QEMU 10.2 nothing is told of exceptions: each attempt is a hit.
+/// Before QEMU 10.2 nothing is told of exceptions: each attempt is a hit. Nobody needs to find memory for this.
 #[test]
 fn inline_counts_and_addresses_on_every_qemu() {
     let sites = sites(&common::image(GUEST));
@@ -244,8 +247,20 @@ fn inline_counts_and_addresses_on_every_qemu() {
                 expected.push((name.clone(), if qemu == Qemu::V11_1 { *executions } else { *attempts }));
             }
             let what = format!("{qemu}, {action}, {} instructions", sites.len());
-            let boot = with_probes(&what, boot(qemu), &config, &untouched);
+            let boot = with_probes(&what, boot(qemu), false, &config, &untouched);
             assert_all(&what, &boot, &expected);
         }
+    }
+}
+
+/// In an image that is no Linux kernel nobody can find memory, nor the code that something returns or goes on to.
+#[test]
+fn what_needs_memory_is_refused_without_a_kernel() {
+    for definition in ["p:e snip_nops m=+0(%sp)", "p:e snip_nops do post", "r:e snip_nops"] {
+        let boot = boot(Qemu::V11_1).plugin_arg(format!("probe={definition}")).run();
+        assert!(!boot.status.success(), "{definition}");
+        let why = "this needs the guest's memory: the kernel has no symbol kern_base, without which its page tables are \
+                   not found";
+        assert!(boot.stderr.contains(why), "{definition}: {}", boot.stderr);
     }
 }
