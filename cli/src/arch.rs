@@ -26,9 +26,37 @@ pub struct GuestArch {
     pub multi_thread: bool,
     /// Memory in MB if nobody says otherwise.
     pub memory_mb: u32,
-    /// What stands before the program counter in the monitor's `info registers`.
+    /// What stands before the program counter in the monitor's `info registers`, at the beginning of a line.
     pub pc_label: &'static str,
+    /// What the same listing says of a vCPU that runs a user's code.
+    pub user: Condition,
+    /// What it says of one that takes no interrupts: any of these.
+    pub interrupts_off: &'static [Condition],
 }
+
+/// A word of the monitor's `info registers`, and what bits of it mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What stands before the word.
+    pub label: &'static str,
+    /// The bits.
+    pub mask: u64,
+    /// What they are when the condition holds.
+    pub value: u64,
+}
+
+impl Condition {
+    const fn new(label: &'static str, mask: u64, value: u64) -> Self {
+        Self { label, mask, value }
+    }
+}
+
+/// Intel SDM volume 1, 3.4.3: IF is bit 9. The privilege level is printed by itself.
+const X86_USER: Condition = Condition::new("CPL=", 3, 3);
+/// Power ISA Book III, 4.2.1: EE is bit 48, PR bit 49, of 64 from the left. Linux on ppc64 disables by a flag in memory and clears
+/// EE only when an interrupt comes nevertheless: what is told is that the machine takes none.
+const POWER_USER: Condition = Condition::new("MSR ", 0x4000, 0x4000);
+const POWER_INTERRUPTS_OFF: &[Condition] = &[Condition::new("MSR ", 0x8000, 0)];
 
 /// Every architecture.
 pub static ALL: [GuestArch; 6] = [
@@ -44,6 +72,8 @@ pub static ALL: [GuestArch; 6] = [
         multi_thread: true,
         memory_mb: 512,
         pc_label: "RIP=",
+        user: X86_USER,
+        interrupts_off: &[Condition::new("RFL=", 0x200, 0)],
     },
     GuestArch {
         name: "i386",
@@ -56,6 +86,8 @@ pub static ALL: [GuestArch; 6] = [
         multi_thread: true,
         memory_mb: 512,
         pc_label: "EIP=",
+        user: X86_USER,
+        interrupts_off: &[Condition::new("EFL=", 0x200, 0)],
     },
     GuestArch {
         name: "ppc64le",
@@ -69,6 +101,8 @@ pub static ALL: [GuestArch; 6] = [
         multi_thread: true,
         memory_mb: 512,
         pc_label: "NIP ",
+        user: POWER_USER,
+        interrupts_off: POWER_INTERRUPTS_OFF,
     },
     GuestArch {
         name: "ppc64",
@@ -81,6 +115,8 @@ pub static ALL: [GuestArch; 6] = [
         multi_thread: true,
         memory_mb: 512,
         pc_label: "NIP ",
+        user: POWER_USER,
+        interrupts_off: POWER_INTERRUPTS_OFF,
     },
     GuestArch {
         name: "ppc",
@@ -93,6 +129,8 @@ pub static ALL: [GuestArch; 6] = [
         multi_thread: false,
         memory_mb: 256,
         pc_label: "NIP ",
+        user: POWER_USER,
+        interrupts_off: POWER_INTERRUPTS_OFF,
     },
     GuestArch {
         name: "sparc64",
@@ -100,11 +138,16 @@ pub static ALL: [GuestArch; 6] = [
         machine: "sun4u",
         cpu: None,
         console: "ttyS0",
-        append: "",
+        // OpenBIOS has no reset: with panic=-1 the kernel would panic for ever because it cannot restart.
+        append: "panic=0",
         max_cpus: 1,
         multi_thread: false,
         memory_mb: 512,
         pc_label: "pc: ",
+        // SPARC V9, 5.2.1: PSTATE.PRIV is bit 2, IE bit 1. Linux disables interrupts by PIL 14, and 15 where the profiler's
+        // must not come either.
+        user: Condition::new("pstate: ", 4, 0),
+        interrupts_off: &[Condition::new("pstate: ", 2, 0), Condition::new("pil: ", 0xe, 0xe)],
     },
 ];
 

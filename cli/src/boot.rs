@@ -21,7 +21,8 @@ const WATCHED: [(&str, &[&str]); 4] = [
     ("start", &["start_kernel"]),
     ("panic", &["panic", "vpanic", "nmi_panic"]),
     ("oops", &["oops_enter"]),
-    ("die", &["die", "__die"]),
+    // sparc64 has neither of the former.
+    ("die", &["die", "__die", "die_if_kernel"]),
 ];
 /// The first argument of `panic`, a format.
 const PANIC_FORMAT: &str = "format=+0($arg1):string";

@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{Place, workspace};
+use std::thread;
+
+use common::{Done, Place, workspace};
+use qkprobe_tests::{Cache, GuestArch};
 
 /// The text of the first block of this language behind a heading.
 fn block<'t>(text: &'t str, heading: &str, fence: &str) -> &'t str {
@@ -55,4 +58,45 @@ fn from_a_failing_test_to_one_that_passes() {
     let typo = place.run(&["run", "--kernel", "vmlinuz", "p:open do_sys_opennat2"]).code(2).stderr;
     assert_eq!(typo.trim_end(), block(&text, "told before anything starts", "do_sys_opennat2'\n").trim_end());
     place.assert_clean();
+}
+
+/// The same file with the kernels of two other architectures, by the commands that it shows.
+#[test]
+fn another_architecture_is_another_image() {
+    let text = std::fs::read_to_string(workspace().join("docs/tutorial.md")).unwrap();
+    let test = block(&text, "## A test", "```toml\n");
+    let section = text.split_once("## Another architecture").unwrap().1;
+    let commands = block(section, "", "```\n").lines();
+    let events = block(section, "names what is there:", "```\n").lines();
+    assert_eq!((commands.clone().count(), events.clone().count()), (2, 2));
+    let cache = Cache::open().unwrap().root().display().to_string();
+    thread::scope(|scope| {
+        for ((command, event), arch) in commands.zip(events).zip([GuestArch::Ppc64le, GuestArch::Sparc64]) {
+            let cache = &cache;
+            scope.spawn(move || {
+                let words: Vec<String> =
+                    command.split(' ').map(|word| word.replace("~/.cache/qkprobe", cache)).collect();
+                let [program, args @ ..] = words.as_slice() else { panic!("{command}") };
+                assert_eq!(program, "qkprobe");
+                let args: Vec<&str> = args.iter().map(String::as_str).collect();
+                let place = Place::of(arch);
+                let run = |test: &str, code| -> Done {
+                    place.write("boot.toml", test);
+                    place.run(&args).code(code)
+                };
+                let failed = run(test, 1).stdout;
+                // The time is not the same each time.
+                let event = event.split_once(" cpu0 ").unwrap().1;
+                let found = |line: &str| line.starts_with("#   ") && line.ends_with(&format!(" cpu0 {event}"));
+                assert_eq!(failed.lines().filter(|line| found(line)).count(), 1, "{failed}");
+                assert!(
+                    failed.contains("\nnot ok 1 boot # fail: ") && failed.contains("; found: return 1 is -2\n"),
+                    "{failed}"
+                );
+                let passed = run(&test.replace("retval = \">= 0\"", "retval = \"-ENOENT\""), 0).stdout;
+                assert!(passed.contains("\nok 1 boot # ") && passed.ends_with("# 1 pass\n"), "{passed}");
+                place.assert_clean();
+            });
+        }
+    });
 }

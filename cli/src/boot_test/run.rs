@@ -33,6 +33,8 @@ const POLL: Duration = Duration::from_millis(20);
 const COUNTS: Duration = Duration::from_millis(500);
 /// A panic prints its trace before it reboots; that much is waited for it.
 const AFTER_PANIC: Duration = Duration::from_secs(10);
+/// What the kernel says last when it does not restart, as on a machine that cannot.
+const LAST_WORDS: &str = "---[ end Kernel panic";
 /// So many starts of the kernel are a loop.
 const LOOP: u64 = 3;
 
@@ -265,7 +267,8 @@ impl Run<'_> {
         if wanted {
             return Some(Stop::Wanted);
         }
-        if self.watched.panic.as_ref().is_some_and(|(at, _)| at.elapsed() > AFTER_PANIC) {
+        let is_past = |at: &Instant| at.elapsed() > AFTER_PANIC || guest.console().contains(LAST_WORDS);
+        if self.watched.panic.as_ref().is_some_and(|(at, _)| is_past(at)) {
             return Some(Stop::Panicked);
         }
         if self.watched.starts >= LOOP {

@@ -20,18 +20,24 @@ pub(crate) struct Place {
     /// Sockets and temporary files.
     run: TempDir,
     path: String,
+    arch: GuestArch,
 }
 
 impl Place {
-    /// With `vmlinuz`, and QEMU 11.1 in `$PATH`.
+    /// With x86_64's `vmlinuz`, and QEMU 11.1 in `$PATH`.
     pub(crate) fn new() -> Self {
+        Self::of(GuestArch::X86_64)
+    }
+
+    /// With the kernel of this architecture as `vmlinuz`, whatever it is called elsewhere.
+    pub(crate) fn of(arch: GuestArch) -> Self {
         let cache = Cache::open().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let kernel = cache.kernel(GuestKernel::X86_64Cloud6_1).unwrap();
+        let kernel = cache.kernel(GuestKernel::of(arch)).unwrap();
         std::os::unix::fs::symlink(kernel, folder.path().join("vmlinuz")).unwrap();
-        let qemu = cache.qemu(Qemu::V11_1, "qemu-system-x86_64").unwrap();
+        let qemu = cache.qemu(Qemu::V11_1, arch.qemu_program()).unwrap();
         let path = format!("{}:{}", qemu.parent().unwrap().display(), std::env::var("PATH").unwrap());
-        Self { folder, run: tempfile::Builder::new().prefix("r").tempdir_in("/tmp").unwrap(), path }
+        Self { folder, run: tempfile::Builder::new().prefix("r").tempdir_in("/tmp").unwrap(), path, arch }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -46,7 +52,7 @@ impl Place {
 
     /// `initrd.img`: the init program with a script.
     pub(crate) fn initrd(&self, script: &str) {
-        let mut archive = fs::read(Cache::open().unwrap().initramfs(GuestArch::X86_64).unwrap()).unwrap();
+        let mut archive = fs::read(Cache::open().unwrap().initramfs(self.arch).unwrap()).unwrap();
         archive.extend(Initramfs::new().file("/qk.script", 0o644, script.as_bytes()).finish());
         self.write("initrd.img", archive);
     }
