@@ -108,7 +108,7 @@ impl Plugin {
         Summary {
             qemu: self.machine.qemu.clone(),
             api: self.machine.api.level,
-            target: self.machine.target.clone(),
+            target: self.arch.name().to_owned(),
             slide: slide.map(|slide| format!("{slide:#x}")),
             problem: self.problem.lock().clone(),
             written,

@@ -13,7 +13,7 @@ pub(crate) struct Summary {
     pub(crate) qemu: String,
     /// Plugin API version.
     pub(crate) api: i32,
-    /// QEMU's target.
+    /// The guest's ISA.
     pub(crate) target: String,
     /// Runtime minus linked address of the kernel, when it was found.
     pub(crate) slide: Option<String>,
