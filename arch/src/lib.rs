@@ -193,6 +193,12 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// no sign (any block may start with a call).
     fn looks_like_entry(&self, text: &[u8]) -> bool;
 
+    /// The physical address behind one of the kernel's linear map, where the ISA fixes that: for moments in which the CPU does
+    /// not translate (powerpc enters interrupts so), and a virtual access would go elsewhere.
+    fn linear_map(&self, _addr: GuestAddr) -> Option<u64> {
+        None
+    }
+
     /// Whether a physical address is a device's rather than memory, on the machines that QEMU has for the ISA: to read it
     /// would change it.
     fn is_device(&self, physical: u64) -> bool;

@@ -103,7 +103,9 @@ fn files_and_faults() {
     let ran = run(&place, "slow-reads.toml", "cat /proc/kallsyms\n", &["r:all vfs_read do count"], 0);
     let steps = ["below_10us", "below_100us", "below_1ms", "below_10ms", "from_10ms"]
         .map(|step| ran.hits(&format!("read/{step}")));
-    assert_eq!(steps.iter().sum::<u64>(), ran.hits("kprobes/all"), "{steps:?}");
+    // Each probe reads the clock for itself, so a call that takes just as long as a step may be in both or in none.
+    let all = ran.hits("kprobes/all");
+    assert!(steps.iter().sum::<u64>().abs_diff(all) <= all / 50, "{steps:?} of {all}");
     assert!(ran.hits("kprobes/all") > 500, "a file of some megabytes, 4 KiB at a time");
     assert_eq!(ran.hits("read/slow"), steps[4]);
 

@@ -273,6 +273,11 @@ impl Plugin {
         }
     }
 
+    /// Whether the guest's code at a virtual address is what lies at the host's.
+    pub(crate) fn is_same(&self, guest: &VcpuGuest, vaddr: GuestAddr, host: HostAddr) -> bool {
+        agree(guest, vaddr, host, 4.min(PAGE - vaddr.0 as usize % PAGE))
+    }
+
     /// RAM is contiguous for the host as far as it is for the guest. Whether the two hold the same there is to be looked at.
     fn host_of_ram(&self, guest: &VcpuGuest, physical: u64) -> Option<HostAddr> {
         let (start, start_host) = self.locator.as_ref()?.start_running()?;

@@ -227,6 +227,13 @@ impl Arch for Powerpc {
         value & PROBLEM_STATE == 0
     }
 
+    fn linear_map(&self, addr: GuestAddr) -> Option<u64> {
+        // `__pa` with MEMORY_START 0 (Linux arch/powerpc/include/asm/page.h). What lies behind the end of memory is for the
+        // caller to find out.
+        let start = if self.is_64 { KERNEL_64 } else { KERNEL_32 };
+        addr.0.checked_sub(start)
+    }
+
     fn is_device(&self, physical: u64) -> bool {
         // QEMU's machines have memory from 0 on, and devices from here (hw/pci-host/spapr.h, pnv.h; hw/ppc/mac_newworld.c,
         // e500.c).

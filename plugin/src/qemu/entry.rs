@@ -184,8 +184,14 @@ impl CodeMemory for OnVcpu<'_> {
     }
 
     fn rewrite(&self, vaddr: GuestAddr, host: HostAddr) -> bool {
-        // SAFETY: the caller vouches that a byte can be read there.
-        unsafe { self.guest.write_from(Space::Kernel, vaddr, host.0 as *const u8, 1) }
+        // The CPU may be in a mode in which this address is another place.
+        if self.plugin.is_same(self.guest, vaddr, host) {
+            // SAFETY: the caller vouches that a byte can be read there.
+            return unsafe { self.guest.write_from(Space::Kernel, vaddr, host.0 as *const u8, 1) };
+        }
+        let Some(physical) = self.plugin.arch.linear_map(vaddr) else { return false };
+        // SAFETY: as above.
+        unsafe { self.guest.write_physical(physical, host.0 as *const u8) }
     }
 }
 

@@ -8,6 +8,7 @@ use qkprobe_lang::Space;
 
 use super::api::{Api, GByteArray};
 use super::guest::{Buffer, VcpuGuest};
+use super::host_memory::{self, HostAddr};
 
 /// Most bytes of one read.
 pub(super) const MAX_READ: usize = 4096;
@@ -94,6 +95,23 @@ impl VcpuGuest {
                     })
             }
         }
+    }
+
+    /// Copies a byte of the host's memory to a physical address, if the guest has the same there already.
+    ///
+    /// # Safety
+    /// As `write_from`.
+    pub(super) unsafe fn write_physical(&self, physical: u64, from: *const u8) -> bool {
+        const SAME: usize = 4;
+        let mut memory = Physical { api: self.api, buffer: self.buffer };
+        let (mut ours, mut theirs) = ([0; SAME], [0; SAME]);
+        let same = host_memory::read(HostAddr(from as usize), &mut ours)
+            && memory.read(physical, &mut theirs)
+            && ours == theirs;
+        let Some(write) = self.api.write_memory_hwaddr.filter(|_| same) else { return false };
+        let mut array = GByteArray { data: from.cast_mut(), len: 1 };
+        // SAFETY: QEMU only reads `data` and `len` of the array; 0 means success.
+        unsafe { write(physical, &raw mut array) == 0 }
     }
 
     /// The physical address behind a virtual one.
