@@ -83,7 +83,7 @@ pub(crate) struct Round {
 
 impl Round {
     pub(crate) fn get(&self, name: &str) -> Option<f64> {
-        self.values.get(name).copied()
+        self.values.get(&format!("{}{name}", self.prefix)).copied()
     }
 
     pub(crate) fn set(&mut self, name: impl Into<String>, value: f64) {
