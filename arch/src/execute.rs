@@ -58,6 +58,32 @@ pub enum BlockPlace {
     },
 }
 
+/// Zeroes wherever one looks, outside of delay slots; not alone, as a guest is not. For what does not hang on values.
+pub(crate) struct Blank;
+
+impl Machine for Blank {
+    fn register(&mut self, _: RegisterId) -> Option<u64> {
+        Some(0)
+    }
+
+    fn set_register(&mut self, _: RegisterId, _: u64) -> bool {
+        false
+    }
+
+    fn read(&mut self, _: GuestAddr, bytes: &mut [u8]) -> bool {
+        bytes.fill(0);
+        true
+    }
+
+    fn write(&mut self, _: GuestAddr, _: &[u8]) -> bool {
+        false
+    }
+
+    fn place(&mut self) -> BlockPlace {
+        BlockPlace::First
+    }
+}
+
 /// Where execution goes after an instruction that completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextPc {

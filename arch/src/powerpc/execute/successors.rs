@@ -6,10 +6,11 @@
 use super::memory::Access;
 use super::state::State;
 use super::{branch, compute};
+use crate::execute::Blank;
 use crate::powerpc::decode::Instruction;
 use crate::powerpc::word::Word;
 use crate::powerpc::{Powerpc, regs};
-use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, RegisterId, Successors};
+use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, Successors};
 
 /// The number of the stack pointer.
 const SP: u32 = 1;
@@ -124,26 +125,4 @@ fn indexed_may_write(word: Word) -> bool {
 /// shows it.
 pub(super) fn are_known(isa: &Powerpc, slot: &InsnSlot, addr: GuestAddr) -> bool {
     evaluate(isa, slot, addr, &mut Blank).is_ok()
-}
-
-/// Zeroes wherever one looks.
-struct Blank;
-
-impl Machine for Blank {
-    fn register(&mut self, _: RegisterId) -> Option<u64> {
-        Some(0)
-    }
-
-    fn set_register(&mut self, _: RegisterId, _: u64) -> bool {
-        false
-    }
-
-    fn read(&mut self, _: GuestAddr, bytes: &mut [u8]) -> bool {
-        bytes.fill(0);
-        true
-    }
-
-    fn write(&mut self, _: GuestAddr, _: &[u8]) -> bool {
-        false
-    }
 }

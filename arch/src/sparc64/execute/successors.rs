@@ -5,7 +5,8 @@ use super::super::{decode, regs};
 use super::next::{self, Ways};
 use super::state::State;
 use super::{registers, run};
-use crate::{BlockPlace, ExecuteError, Flow, GuestAddr, InsnSlot, Machine, RegisterId, Successors};
+use crate::execute::Blank;
+use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, Successors};
 
 pub(super) fn evaluate(
     slot: &InsnSlot,
@@ -46,30 +47,4 @@ fn stack_pointer(word: Word, state: &mut State<'_>) -> Result<u64, ExecuteError>
 /// evaluation with any shows it.
 pub(super) fn are_known(slot: &InsnSlot, addr: GuestAddr) -> bool {
     evaluate(slot, addr, &mut Blank).is_ok()
-}
-
-/// Zeroes wherever one looks; not alone, as a guest is not.
-struct Blank;
-
-impl Machine for Blank {
-    fn register(&mut self, _: RegisterId) -> Option<u64> {
-        Some(0)
-    }
-
-    fn set_register(&mut self, _: RegisterId, _: u64) -> bool {
-        false
-    }
-
-    fn read(&mut self, _: GuestAddr, bytes: &mut [u8]) -> bool {
-        bytes.fill(0);
-        true
-    }
-
-    fn write(&mut self, _: GuestAddr, _: &[u8]) -> bool {
-        false
-    }
-
-    fn place(&mut self) -> BlockPlace {
-        BlockPlace::First
-    }
 }

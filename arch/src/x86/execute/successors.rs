@@ -10,9 +10,10 @@ use super::operand::address;
 use super::state::State;
 use super::width::Width;
 use super::{STATUS, far, run, transfer};
+use crate::execute::Blank;
 use crate::x86::decode;
 use crate::x86::mode::Mode;
-use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, RegisterId, Successors};
+use crate::{ExecuteError, Flow, GuestAddr, InsnSlot, Machine, Successors};
 
 pub(super) fn evaluate(
     mode: Mode,
@@ -89,26 +90,4 @@ fn writes_stack_pointer(instruction: &Instruction) -> bool {
 /// Nothing about successors but the errors `Fault` and `Register` hangs on values: an evaluation with any shows it.
 pub(super) fn are_known(mode: Mode, slot: &InsnSlot, addr: GuestAddr) -> bool {
     evaluate(mode, slot, addr, &mut Blank).is_ok()
-}
-
-/// Zeroes wherever one looks; not alone, as a guest is not.
-struct Blank;
-
-impl Machine for Blank {
-    fn register(&mut self, _: RegisterId) -> Option<u64> {
-        Some(0)
-    }
-
-    fn set_register(&mut self, _: RegisterId, _: u64) -> bool {
-        false
-    }
-
-    fn read(&mut self, _: GuestAddr, bytes: &mut [u8]) -> bool {
-        bytes.fill(0);
-        true
-    }
-
-    fn write(&mut self, _: GuestAddr, _: &[u8]) -> bool {
-        false
-    }
 }
