@@ -13,14 +13,13 @@ pub(crate) struct Configuration {
     pub(crate) run: fn(&Bench, &mut Round) -> Result<(), String>,
 }
 
-/// A configuration on another guest: what it measures is named `GUEST:...`.
+/// A configuration on another guest: its own name, and those of what it measures, begin with the guest's.
 macro_rules! other {
-    ($name:literal, $arch:ident, $run:path) => {
+    ($guest:literal, $arch:ident, $name:literal, $run:path) => {
         Configuration {
-            name: $name,
+            name: concat!($guest, ":", $name),
             run: |bench, round| {
-                let prefix = if matches!(GuestArch::$arch, GuestArch::Sparc64) { "sparc64:" } else { "ppc64le:" };
-                round.with_prefix(prefix, |round| $run(bench.of(GuestArch::$arch)?, round))
+                round.with_prefix(concat!($guest, ":"), |round| $run(bench.of(GuestArch::$arch)?, round))
             },
         }
     };
@@ -52,18 +51,18 @@ pub(crate) const CONFIGURATIONS: &[Configuration] = &[
     Configuration { name: "arm-1cpu", run: arming::one },
     Configuration { name: "never", run: removal::never },
     Configuration { name: "removed", run: removal::removed },
-    other!("ppc64le:guest", Ppc64le, overhead::guest),
-    other!("ppc64le:loaded", Ppc64le, overhead::loaded),
-    other!("ppc64le:empty", Ppc64le, overhead::empty),
-    other!("ppc64le:count", Ppc64le, hits::count),
-    other!("ppc64le:event-3", Ppc64le, hits::registers),
-    other!("ppc64le:return", Ppc64le, hits::returned),
-    other!("sparc64:guest", Sparc64, overhead::guest),
-    other!("sparc64:loaded", Sparc64, overhead::loaded),
-    other!("sparc64:empty", Sparc64, overhead::empty),
-    other!("sparc64:count", Sparc64, hits::count),
-    other!("sparc64:event-3", Sparc64, hits::registers),
-    other!("sparc64:return", Sparc64, hits::returned),
+    other!("ppc64le", Ppc64le, "guest", overhead::guest),
+    other!("ppc64le", Ppc64le, "loaded", overhead::loaded),
+    other!("ppc64le", Ppc64le, "empty", overhead::empty),
+    other!("ppc64le", Ppc64le, "count", hits::count),
+    other!("ppc64le", Ppc64le, "event-3", hits::registers),
+    other!("ppc64le", Ppc64le, "return", hits::returned),
+    other!("sparc64", Sparc64, "guest", overhead::guest),
+    other!("sparc64", Sparc64, "loaded", overhead::loaded),
+    other!("sparc64", Sparc64, "empty", overhead::empty),
+    other!("sparc64", Sparc64, "count", hits::count),
+    other!("sparc64", Sparc64, "event-3", hits::registers),
+    other!("sparc64", Sparc64, "return", hits::returned),
 ];
 
 /// What a row's numbers are.
