@@ -85,7 +85,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         machine,
         arch,
         locator,
-        paging: paging.ok().flatten(),
+        paging,
         image,
         counters,
         feed,
@@ -133,7 +133,7 @@ fn add_symbols(image: &mut KernelImage, next: KernelImage) -> Result<(), String>
 }
 
 /// How the kernel's page tables are followed, where QEMU must not.
-pub(crate) fn paging_of(arch: &dyn Arch, image: Option<&KernelImage>) -> Result<Option<Arc<dyn Paging>>, NoSuchSymbol> {
+fn paging_of(arch: &dyn Arch, image: Option<&KernelImage>) -> Result<Option<Arc<dyn Paging>>, NoSuchSymbol> {
     let (Some(translate), Some(image)) = (arch.as_translate(), image) else { return Ok(None) };
     let symbol = |name: &str| match image.symbols.lookup(None, name) {
         Lookup::One(symbol) => Some(symbol.addr),

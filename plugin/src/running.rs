@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
-use qkprobe_arch::{Arch, GuestAddr, Paging, RegisterId, RegisterSource};
+use qkprobe_arch::{Arch, GuestAddr, NoSuchSymbol, Paging, RegisterId, RegisterSource};
 use qkprobe_lang::{Backpressure, Events, Halt, Space};
 use qkprobe_symbols::KernelImage;
 
@@ -65,7 +65,7 @@ pub(crate) struct Plugin {
     pub(crate) cache: Arc<QemuCache>,
     pub(crate) inline_counters: InlineCounters,
     pub(crate) locator: Option<Arc<Locator>>,
-    pub(crate) paging: Option<Arc<dyn Paging>>,
+    pub(crate) paging: Result<Option<Arc<dyn Paging>>, NoSuchSymbol>,
     pub(crate) vcpus: Vcpus,
     pub(crate) image: Option<Arc<KernelImage>>,
     pub(crate) counters: Arc<Counters>,
@@ -92,7 +92,7 @@ pub(crate) struct Parts {
     pub(crate) machine: Machine,
     pub(crate) arch: &'static dyn Arch,
     pub(crate) locator: Option<Arc<Locator>>,
-    pub(crate) paging: Option<Arc<dyn Paging>>,
+    pub(crate) paging: Result<Option<Arc<dyn Paging>>, NoSuchSymbol>,
     pub(crate) image: Option<Arc<KernelImage>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) feed: Arc<Feed>,
@@ -172,7 +172,7 @@ impl Plugin {
             return Translation::Qemu { lock: self.arch.user_memory_lock() };
         }
         // The kernel numbers its CPUs as QEMU does, unless a firmware skips some.
-        Translation::Walk { paging: self.paging.clone(), cpu: vcpu }
+        Translation::Walk { paging: self.paging.clone().ok().flatten(), cpu: vcpu }
     }
 
     pub(crate) fn landing_access(&self) -> Access {
@@ -379,7 +379,7 @@ impl Findings for &Plugin {
     fn verdict(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Found => {
-                if let Some(paging) = &self.paging {
+                if let Ok(Some(paging)) = &self.paging {
                     paging.forget();
                 }
                 if let Some(locator) = &self.locator {

@@ -12,7 +12,6 @@ use super::prepare::{Abilities, Prepared, Refused, place_of, prepare, slot_of};
 use super::{InlineUse, Listed, Probes};
 use crate::counters::{MAX_OUTPUTS, Totals};
 use crate::engine::kprobe::{Access, Handler, Kprobe, ReturnWork, Watch};
-use crate::install::paging_of;
 use crate::record::Output;
 use crate::registry::{New, Place, ProbeId, RegistryError};
 use crate::resolve::ImageTarget;
@@ -46,7 +45,7 @@ impl Plugin {
             qemu: &self.machine.qemu,
             control: self.control_path.is_some(),
             exact_stop: self.machine.api.set_pc.is_some(),
-            unfound: paging_of(self.arch, self.image.as_deref()).err(),
+            unfound: self.paging.as_ref().err().copied(),
         }
     }
 
