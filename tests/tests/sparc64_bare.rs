@@ -6,29 +6,15 @@
 mod common;
 
 mod bare {
+    pub(crate) mod snippet;
     #[allow(dead_code, reason = "what states must hold is asserted in bare_guests.rs")]
     pub(crate) mod sparc64;
-
-    /// A snippet: see `bare_guests.rs`, which has the same for other guests.
-    pub(crate) struct Snippet {
-        /// The symbol, without `snip_`.
-        pub(crate) name: &'static str,
-        /// How often the harness calls it.
-        pub(crate) runs: u64,
-        /// From a label on, how often each instruction is attempted in one run. Up to the first label: once.
-        pub(crate) labels: Vec<(String, u64)>,
-    }
-
-    pub(crate) fn snippet(name: &'static str, runs: u64, labels: &[(&str, u64)]) -> Snippet {
-        let labels = labels.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect();
-        Snippet { name, runs, labels }
-    }
 }
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use bare::Snippet;
+use bare::snippet::Snippet;
 use bare::sparc64::{COMPLETED, all};
 use qkprobe_symbols::{GuestAddr, KernelImage};
 use qkprobe_tests::{Boot, BootResult, Cache, GuestKernel, Qemu};

@@ -1,6 +1,6 @@
 //! What each snippet of `guest-images/bare/powerpc` executes, counted by hand from its source.
 
-use super::{Snippet, snippet};
+use super::snippet::{Snippet, snippet};
 
 /// The conditions in the order of the snippets that go through them.
 const CONDITIONS: [&str; 8] = ["lt", "le", "eq", "ge", "gt", "ne", "so", "ns"];

@@ -1,6 +1,6 @@
 //! What each snippet of `guest-images/bare/sparc64` executes, counted by hand from its source.
 
-use super::{Snippet, snippet};
+use super::snippet::{Snippet, snippet};
 
 /// The conditions in the order of the snippets that go through them.
 const CONDITIONS: [&str; 14] = ["ne", "g", "ge", "gu", "cc", "pos", "vc", "e", "le", "l", "leu", "cs", "neg", "vs"];
