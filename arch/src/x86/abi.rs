@@ -165,12 +165,16 @@ impl Arch for X86 {
     }
 
     fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
-        // `lea` and long nops only look as if they accessed memory.
         decode::instruction(self.mode, addr, slot.bytes()).map_or(true, |instruction| {
             use iced_x86::Mnemonic;
             let has_memory = (0..instruction.op_count()).any(|n| is_memory_operand(instruction.op_kind(n)));
+            // `lea` and long nops only look as if they accessed memory.
             let accesses = has_memory && !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
-            accesses || instruction.is_stack_instruction()
+            // The kernel's stack is there: a fault of the kernel's own push is a double fault, as the exception's frame goes
+            // to the same stack (Intel SDM volume 3, section 6.12.1, "if the handler is to be executed at the same
+            // privilege level", and 6.15, interrupt 8).
+            let pushes = || instruction.is_stack_instruction() && self.privilege(addr) != Privilege::Kernel;
+            accesses || pushes()
         })
     }
 

@@ -1,7 +1,7 @@
 //! What each of the two kernels answers.
 
 use super::{X86_32, X86_64};
-use crate::{Arch, ArgumentPlace, GuestAddr, Privilege, RegisterId, RegisterSource, ReturnPlace, Role};
+use crate::{Arch, ArgumentPlace, GuestAddr, InsnSlot, Privilege, RegisterId, RegisterSource, ReturnPlace, Role};
 
 #[test]
 fn the_entry_lies_behind_the_landing_pad() {
@@ -223,4 +223,29 @@ fn privilege_of_32_bits_follows_address_and_selector() {
     assert!(!X86_32.is_privileged(0x73));
     assert!(X86_32.is_user_address(GuestAddr(0xbfff_ffff)) && !X86_32.is_user_address(GuestAddr(0xc000_0000)));
     assert_eq!((X86_32.word_bytes(), X86_32.thread_size(), X86_32.stack_bias()), (4, 8192, 0));
+}
+
+#[test]
+fn what_accesses_more_than_the_kernels_own_stack_may_run_again() {
+    let may = |addr: u64, bytes: &[u8]| {
+        let slot = InsnSlot::prepare(&X86_64, GuestAddr(addr), bytes).expect("an instruction");
+        X86_64.may_restart(&slot, GuestAddr(addr))
+    };
+    let kernel = 0xffff_ffff_8100_0010;
+    // mov %rax,(%rcx); mov %gs:0x20,%rax; push (%rax); call *(%rax); rep stosq
+    let accesses: [&[u8]; 5] = [
+        &[0x48, 0x89, 0x01],
+        &[0x65, 0x48, 0x8b, 0x04, 0x25, 0x20, 0, 0, 0],
+        &[0xff, 0x30],
+        &[0xff, 0x10],
+        &[0xf3, 0x48, 0xab],
+    ];
+    assert!(accesses.iter().all(|bytes| may(kernel, bytes)));
+    // push %rbp; call; ret; pop %rbp; leave; call *%rax
+    let stack: [&[u8]; 6] = [&[0x55], &[0xe8, 0, 0, 0, 0], &[0xc3], &[0x5d], &[0xc9], &[0xff, 0xd0]];
+    assert!(stack.iter().all(|bytes| !may(kernel, bytes)));
+    assert!(stack.iter().all(|bytes| may(0x40_1000, bytes)), "a user's stack grows by faults");
+    // lea 8(%rdi),%rax; nopl (%rax); mov %rsp,%rbp; jmp
+    let none: [&[u8]; 4] = [&[0x48, 0x8d, 0x47, 8], &[0x0f, 0x1f, 0], &[0x48, 0x89, 0xe5], &[0xeb, 0]];
+    assert!(none.iter().all(|bytes| !may(kernel, bytes) && !may(0x40_1000, bytes)));
 }
