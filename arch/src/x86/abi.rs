@@ -1,5 +1,7 @@
 //! The conventions of the two kernels, privilege, and entry points.
 
+use iced_x86::{Instruction, Mnemonic, OpKind, Register as X86Register};
+
 use super::mode::Mode;
 use super::{X86, decode, regs};
 use crate::{
@@ -44,8 +46,8 @@ const TASK_END: [&str; 1] = ["do_task_dead"];
 /// stack; before, `ret_from_fork` is the assembly.
 const TASK_START: [&str; 2] = ["ret_from_fork_asm", "ret_from_fork"];
 
-fn is_memory_operand(kind: iced_x86::OpKind) -> bool {
-    use iced_x86::OpKind::{
+fn is_memory_operand(kind: OpKind) -> bool {
+    use OpKind::{
         Memory, MemoryESDI, MemoryESEDI, MemoryESRDI, MemorySegDI, MemorySegEDI, MemorySegESI, MemorySegRDI,
         MemorySegRSI, MemorySegSI,
     };
@@ -69,6 +71,26 @@ const TRAP_FLAG: u64 = 1 << 8;
 impl X86 {
     fn is_64(&self) -> bool {
         self.mode == Mode::Long
+    }
+
+    /// Whether an operand of the kernel's is memory that is there from the beginning, so that an access never faults and runs again:
+    /// the stack (a fault of the kernel on its own stack is a double fault, as the exception's frame goes to the same one: Intel
+    /// SDM volume 3, section 6.12.1, "if the handler is to be executed at the same privilege level", and 6.15, interrupt 8), the
+    /// image, and the static per-CPU variables, which FS (32 bits) or GS hold.
+    fn is_always_mapped(&self, instruction: &Instruction) -> bool {
+        let per_cpu = if self.is_64() { X86Register::GS } else { X86Register::FS };
+        let (base, segment) = (instruction.memory_base(), instruction.memory_segment());
+        let absolute = base == X86Register::None || instruction.is_ip_rel_memory_operand();
+        match instruction.memory_index() {
+            X86Register::None if matches!(base, X86Register::RSP | X86Register::ESP) => true,
+            X86Register::None if absolute => {
+                // On 32 bits modules may lie there as well, whose pages come to each task when it touches them (`vmalloc_fault`).
+                let image = || self.is_64() && self.image_region().contains(&instruction.memory_displacement64());
+                let flat = !matches!(segment, X86Register::FS | X86Register::GS);
+                segment == per_cpu || (flat && image())
+            }
+            _ => false,
+        }
     }
 
     fn landing_pad(&self, text: &[u8]) -> Option<&'static [u8]> {
@@ -166,15 +188,14 @@ impl Arch for X86 {
 
     fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
         decode::instruction(self.mode, addr, slot.bytes()).map_or(true, |instruction| {
-            use iced_x86::Mnemonic;
-            let has_memory = (0..instruction.op_count()).any(|n| is_memory_operand(instruction.op_kind(n)));
+            let kernel = self.privilege(addr) == Privilege::Kernel;
+            let memory = (0..instruction.op_count())
+                .map(|n| instruction.op_kind(n))
+                .filter(|kind| is_memory_operand(*kind))
+                .any(|kind| !(kernel && kind == OpKind::Memory && self.is_always_mapped(&instruction)));
             // `lea` and long nops only look as if they accessed memory.
-            let accesses = has_memory && !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
-            // The kernel's stack is there: a fault of the kernel's own push is a double fault, as the exception's frame goes
-            // to the same stack (Intel SDM volume 3, section 6.12.1, "if the handler is to be executed at the same
-            // privilege level", and 6.15, interrupt 8).
-            let pushes = || instruction.is_stack_instruction() && self.privilege(addr) != Privilege::Kernel;
-            accesses || pushes()
+            let accesses = memory && !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
+            accesses || (instruction.is_stack_instruction() && !kernel)
         })
     }
 

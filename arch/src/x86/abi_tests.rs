@@ -232,18 +232,37 @@ fn what_accesses_more_than_the_kernels_own_stack_may_run_again() {
         X86_64.may_restart(&slot, GuestAddr(addr))
     };
     let kernel = 0xffff_ffff_8100_0010;
-    // mov %rax,(%rcx); mov %gs:0x20,%rax; push (%rax); call *(%rax); rep stosq
-    let accesses: [&[u8]; 5] = [
+    // mov %rax,(%rcx); mov (%rsp,%rax),%rax; mov %gs:(%rax),%rax; push (%rax); call *(%rax); rep stosq; mov 0x10,%rax;
+    // mov %fs:0xffffffff81000000,%rax
+    let accesses: [&[u8]; 8] = [
         &[0x48, 0x89, 0x01],
-        &[0x65, 0x48, 0x8b, 0x04, 0x25, 0x20, 0, 0, 0],
+        &[0x48, 0x8b, 0x04, 0x04],
+        &[0x65, 0x48, 0x8b, 0x00],
+        &[0x48, 0x8b, 0x04, 0x25, 0x10, 0, 0, 0],
+        &[0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0x81],
         &[0xff, 0x30],
         &[0xff, 0x10],
         &[0xf3, 0x48, 0xab],
     ];
     assert!(accesses.iter().all(|bytes| may(kernel, bytes)));
-    // push %rbp; call; ret; pop %rbp; leave; call *%rax
-    let stack: [&[u8]; 6] = [&[0x55], &[0xe8, 0, 0, 0, 0], &[0xc3], &[0x5d], &[0xc9], &[0xff, 0xd0]];
-    assert!(stack.iter().all(|bytes| !may(kernel, bytes)));
+    // push %rbp; call; ret; pop %rbp; leave; call *%rax; mov 8(%rsp),%rax; mov %gs:0x20,%rax; mov 0x100(%rip),%rax;
+    // mov 0xffffffff81000000,%rax; push 0x100(%rip)
+    let stack: [&[u8]; 11] = [
+        &[0x55],
+        &[0xe8, 0, 0, 0, 0],
+        &[0xc3],
+        &[0x5d],
+        &[0xc9],
+        &[0xff, 0xd0],
+        &[0x48, 0x8b, 0x44, 0x24, 8],
+        &[0x65, 0x48, 0x8b, 0x04, 0x25, 0x20, 0, 0, 0],
+        &[0x48, 0x8b, 0x05, 0, 1, 0, 0],
+        &[0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0x81],
+        &[0xff, 0x35, 0, 1, 0, 0],
+    ];
+    for bytes in stack {
+        assert!(!may(kernel, bytes), "{bytes:x?}");
+    }
     assert!(stack.iter().all(|bytes| may(0x40_1000, bytes)), "a user's stack grows by faults");
     // lea 8(%rdi),%rax; nopl (%rax); mov %rsp,%rbp; jmp
     let none: [&[u8]; 4] = [&[0x48, 0x8d, 0x47, 8], &[0x0f, 0x1f, 0], &[0x48, 0x89, 0xe5], &[0xeb, 0]];
