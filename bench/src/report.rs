@@ -101,16 +101,9 @@ impl Report {
         writeln!(to, "# Benchmarks\n")?;
         writeln!(
             to,
-            "Written by `cargo xtask bench -- --write`. All numbers are of one run: in each of {} round(s)",
+            "Written by `cargo xtask bench -- --write`; how it measures: [measuring.md](measuring.md). All numbers are of one run, in which \
+             everything was measured {} time(s), in turn.\n",
             self.rounds
-        )?;
-        writeln!(
-            to,
-            "everything is measured once, one after the other; a difference or a ratio is taken within a round. A loop of a"
-        )?;
-        writeln!(
-            to,
-            "boot runs several times after one that does not count, and its median is taken. Guests have one vCPU where nothing else is said.\n"
         )?;
         if self.quick {
             writeln!(to, "**A quick run: it shows that everything works; the numbers mean little.**\n")?;
@@ -132,18 +125,7 @@ impl Report {
         }
 
         writeln!(to, "\n## Results\n")?;
-        writeln!(
-            to,
-            "The bound is the design's; whether it held is judged by the median. A hit costs the difference to the same loop"
-        )?;
-        writeln!(
-            to,
-            "without it, in turn in one boot, with a probe armed elsewhere; what that one costs is the row `empty-call`. Times of `arm` and `disarm` are from a request on the"
-        )?;
-        writeln!(
-            to,
-            "control socket to its reply, while all vCPUs are in system calls; a round's value is the median of some hundred.\n"
-        )?;
+        writeln!(to, "The bound is the design's; whether it held is judged by the median.\n")?;
         writeln!(to, "| row | what | median | quartiles | min .. max | rounds | bound | held |")?;
         writeln!(to, "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")?;
         for row in &self.rows {
