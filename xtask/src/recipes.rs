@@ -10,6 +10,7 @@
 //! one that does not exist.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -239,17 +240,25 @@ impl Recipe {
     }
 }
 
-/// The libraries' own programs (`perl`, ...) are of no use here.
+/// The libraries' own programs (`perl`, ...) are of no use here, nor is a script that looks for the real one in `/usr` (Debian 12's
+/// `qemu-system-i386`).
 fn keep_only_qemu(bin: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(bin)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !(name.starts_with("qemu-system-") || name == "qemu-x86_64") {
+        let is_qemu = name.starts_with("qemu-system-") || name == "qemu-x86_64";
+        if !is_qemu || is_script(&entry.path())? {
             fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+fn is_script(program: &Path) -> std::io::Result<bool> {
+    let mut start = [0; 2];
+    // A link may lead to a program that comes by itself, or nowhere.
+    Ok(!program.is_symlink() && fs::File::open(program)?.read(&mut start)? == 2 && start == *b"#!")
 }
 
 /// Overwrites [`MODULE_PATH`] in a program.
