@@ -12,12 +12,17 @@ use crate::args::Doctor;
 use crate::{Failure, Outcome};
 
 /// What comes with which release (docs/probes.md).
-const ABILITIES: [(Release, &str); 4] = [
-    (Release::OLDEST, "entry, return and post probes, counting, filters, control socket"),
+const ABILITIES: [(Release, &str); 5] = [
+    (Release::OLDEST, "entry probes without arguments, counting, control socket"),
+    (Release::OLDEST, REGISTERS),
     (release(10, 1), "code armed without dropping all translated code; set"),
     (release(10, 2), "armed within milliseconds in a guest that never idles; restarts recognised"),
     (release(11, 0), "override, skip, replace; stop exactly at the instruction"),
 ];
+
+/// What needs registers, which QEMU lists for a SPARC since 10.1.
+const REGISTERS: &str = "arguments, filters, return and post probes";
+const REGISTERS_OF_SPARC: Release = release(10, 1);
 
 const fn release(major: u32, minor: u32) -> Release {
     Release { major, minor, micro: 0 }
@@ -104,6 +109,7 @@ fn one(
     };
     tell(format!("{head}: the plugin loads, API {}", status.api))?;
     for (since, what) in ABILITIES {
+        let since = if what == REGISTERS && row.name == "sparc64" { REGISTERS_OF_SPARC } else { since };
         let mark = if release >= since { "works" } else { "no   " };
         let least =
             if release >= since { String::new() } else { format!(" (needs QEMU {}.{})", since.major, since.minor) };
