@@ -493,10 +493,9 @@ fn kernel_time(console: &str) -> f64 {
 #[track_caller]
 fn wait_for_stderr(running: &mut Running, text: &str) -> f64 {
     let start = Instant::now();
-    let stderr = |running: &Running| fs::read_to_string(running.folder().join("stderr")).unwrap();
-    while !stderr(running).contains(text) {
-        assert!(running.try_wait().unwrap().is_none(), "QEMU ended without {text:?}:\n{}", stderr(running));
-        assert!(start.elapsed() < Duration::from_secs(60), "no {text:?}:\n{}", stderr(running));
+    while !running.stderr().contains(text) {
+        assert!(running.try_wait().unwrap().is_none(), "QEMU ended without {text:?}:\n{}", running.stderr());
+        assert!(start.elapsed() < Duration::from_secs(60), "no {text:?}:\n{}", running.stderr());
         std::thread::sleep(Duration::from_millis(2));
     }
     kernel_time(&running.console())

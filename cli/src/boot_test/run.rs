@@ -19,6 +19,7 @@ use crate::check::{self, Checked};
 use crate::control::Profile;
 use crate::error::Error;
 use crate::event::Event;
+use crate::folder::Folder;
 use crate::guest::{End, Guest};
 use crate::qemu::{self, Release};
 use crate::streams::Happening;
@@ -111,7 +112,7 @@ impl Attempt<'_> {
         let target = ImageTarget { arch: isa, image: &image };
         let probes = check::check(&test.probes, &target).map_err(|mistakes| (Verdict::Fail, mistakes.join("\n")))?;
         let mut expectations = compile(test, &probes)?;
-        let folder = crate::folder::private().map_err(|error| (Verdict::Fail, error.to_string()))?;
+        let folder = Folder::small().map_err(|error| (Verdict::Fail, error.to_string()))?;
         if !probes.is_empty() {
             boot = boot.plugin_arg(format!("config={}", write_probes(test, report.seed, folder.path())?.display()));
         }
