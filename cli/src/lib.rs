@@ -21,7 +21,7 @@
 //!   programs, [`initramfs`] packs what the kernel starts from.
 //! - [`guest`]: a guest that runs ([`Guest`]): its events, its console, its end; [`streams`] is where they come from.
 //! - [`control`]: the plugin's control socket; [`find`] finds those of guests that others started.
-//! - [`check`], [`target`]: definitions against an image, without a guest.
+//! - [`check`]: definitions against an image ([`ImageTarget`]), without a guest.
 //! - [`boot_test`]: tests as TOML files, with verdicts; [`record`] judges events by ftrace filters, [`positions`] says where the
 //!   vCPUs of a guest are that does nothing.
 //!
@@ -52,12 +52,12 @@ pub mod record;
 pub mod running;
 pub mod streams;
 pub mod summary;
-pub mod target;
 pub mod units;
 
 pub use boot::{Boot, Threads};
 pub use command::doubled;
 pub use error::Error;
 pub use guest::Guest;
+pub use qkprobe_resolve::ImageTarget;
 pub use running::{Finished, Running, Signal};
 pub use summary::{ProbeSummary, Summary};
