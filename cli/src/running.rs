@@ -197,11 +197,23 @@ impl Running {
     /// # Errors
     /// [`Error::Timeout`], [`Error::Ended`].
     pub fn wait_for_console(&self, text: &str, patience: Duration) -> Result<(), Error> {
-        if self.console.wait_for(text, patience) {
+        self.wait_for(&self.console, "the console", text, patience)
+    }
+
+    /// The same for what QEMU and the plugin write to standard error.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Ended`].
+    pub fn wait_for_stderr(&self, text: &str, patience: Duration) -> Result<(), Error> {
+        self.wait_for(&self.stderr, "standard error", text, patience)
+    }
+
+    fn wait_for(&self, output: &Capture, name: &str, text: &str, patience: Duration) -> Result<(), Error> {
+        if output.wait_for(text, patience) {
             return Ok(());
         }
-        let what = format!("{text:?} on the console");
-        if !self.console.is_over() {
+        let what = format!("{text:?} on {name}");
+        if !output.is_over() {
             return Err(self.timeout(&what, patience));
         }
         let how = self.process.wait(LINGER).map(|status| status.to_string()).unwrap_or_default();
