@@ -347,7 +347,9 @@ impl Boot {
     }
 
     pub(crate) fn control_socket(&self, folder: &Path) -> PathBuf {
-        self.control.clone().unwrap_or_else(|| folder.join(CONTROL))
+        let given = self.control.as_deref().unwrap_or(Path::new(CONTROL));
+        let is_in_folder = self.works_in_folder || self.control.is_none();
+        if is_in_folder { folder.join(given) } else { std::path::absolute(given).unwrap_or_else(|_| given.to_owned()) }
     }
 }
 

@@ -147,7 +147,7 @@ impl Boot {
         let shown = |path: PathBuf| Some(path.display().to_string());
         let control = match way {
             Way::Guest => shown(self.control_socket(folder)),
-            Way::Alone => self.control.clone().and_then(shown),
+            Way::Alone => self.control.as_ref().and_then(|_| shown(self.control_socket(folder))),
         };
         let format = match (self.format, way) {
             (Some(TraceFormat::Ftrace), _) => Some("ftrace".to_owned()),
@@ -259,6 +259,13 @@ mod tests {
              -append console=hvc0 panic=-1 \
              -plugin /,kernel=/k,out=/tmp/a,,b/trace,summary=/tmp/a,,b/summary.json,control=/tmp/a,,b/control.sock,format=json"
         );
+        let control = |boot: Boot| {
+            let all = line(boot.plugin("/").control("own.sock"), "ppc", Way::Alone);
+            all.split_once("control=").map(|(_, rest)| rest.to_owned())
+        };
+        assert_eq!(control(Boot::new("/k").in_own_folder()).as_deref(), Some("/tmp/a,,b/own.sock"));
+        let here = std::env::current_dir().expect("a folder").join("own.sock");
+        assert_eq!(control(Boot::new("/k")).as_deref(), here.to_str());
     }
 
     #[test]

@@ -270,3 +270,44 @@ fn refusal(line: &Value) -> Option<Error> {
     let errno = error.get("errno").and_then(Value::as_i64).unwrap_or_default();
     Some(Error::Refused { code: text("code"), errno, message: text("message") })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that has said all this already, and listens to nobody.
+    fn after(lines: &str) -> Control {
+        let (here, mut there) = UnixStream::pair().expect("a pair");
+        there.write_all(lines.as_bytes()).expect("small");
+        // It stays open: what is sent to it must go somewhere.
+        std::mem::forget(there);
+        Control::over(here).expect("prepared")
+    }
+
+    #[test]
+    fn replies_find_their_requests() {
+        let mut control = after(
+            "{\"protocol\":1}\n{\"type\":\"event\",\"n\":1}\n{\"id\":1,\"ok\":true,\"result\":7}\n{\"type\":\"event\",\"n\":2}\n\
+             {\"id\":2,\"ok\":true,\"result\":8}\n{\"id\":3,\"ok\":false,\"error\":{\"code\":\"ENOENT\",\"errno\":2,\"message\":\"no\"}}\n\
+             {\"id\":2,\"ok\":true,\"result\":9}\n",
+        );
+        control.greet().expect("protocol 1");
+        assert_eq!(control.send(json!({ "cmd": "a" })).expect("sent"), 1);
+        assert_eq!(control.request(json!({ "cmd": "b" })).expect("a result"), 8);
+        assert_eq!(control.event(None).expect("the first")["n"], 1);
+        assert_eq!(control.take_events(), [json!({ "type": "event", "n": 2 })]);
+        let refused = control.request(json!({ "cmd": "c" })).expect_err("refused");
+        assert!(matches!(&refused, Error::Refused { code, errno: 2, message } if code == "ENOENT" && message == "no"));
+        let error = control.request(json!({ "cmd": "d" })).expect_err("answered twice").to_string();
+        assert!(error.starts_with("control socket: a reply to no request: "), "{error}");
+    }
+
+    #[test]
+    fn greetings_of_others() {
+        let greet = |line| after(line).greet().expect_err(line).to_string();
+        assert!(greet("{\"protocol\":2}\n").starts_with("control socket: the plugin speaks protocol 2, "));
+        assert_eq!(greet("{}\n"), "control socket: it does not greet");
+        assert!(greet("hello\n").starts_with("control socket: no JSON: "));
+        assert_eq!(greet("{\"error\":{\"code\":\"EUSERS\",\"message\":\"too many\"}}\n"), "too many");
+    }
+}

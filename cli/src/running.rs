@@ -217,6 +217,7 @@ impl Running {
             return Err(self.timeout(&what, patience));
         }
         let how = self.process.wait(LINGER).map(|status| status.to_string()).unwrap_or_default();
+        self.hear_out();
         Err(Error::Ended { what, how, tail: self.tail() })
     }
 
@@ -243,12 +244,17 @@ impl Running {
         }
     }
 
-    /// Why a QEMU that has ended did not come up.
-    fn start_error(&self, status: ExitStatus) -> Error {
+    /// Waits until what an ended QEMU has written is here, so that messages can show it.
+    fn hear_out(&self) {
         let start = Instant::now();
-        while !self.stderr.is_over() && start.elapsed() < LINGER {
+        while !(self.console.is_over() && self.stderr.is_over()) && start.elapsed() < LINGER {
             thread::sleep(POLL);
         }
+    }
+
+    /// Why a QEMU that has ended did not come up.
+    fn start_error(&self, status: ExitStatus) -> Error {
+        self.hear_out();
         let words = self.stderr_text();
         let own = words.lines().filter_map(|line| line.strip_prefix("qkprobe: "));
         let own: Vec<_> = own.map(|line| line.trim_start_matches("error: ")).collect();
@@ -305,4 +311,61 @@ impl Running {
 
 fn tail(mut lines: Vec<String>, count: usize) -> Vec<String> {
     lines.split_off(lines.len().saturating_sub(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// A shell in QEMU's place.
+    fn shell(script: &str, last_words: Option<&'static str>) -> Running {
+        let folder = Folder::large().expect("a folder");
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(folder.path());
+        Running::start(command, folder, last_words, None).expect("it starts")
+    }
+
+    #[test]
+    fn console_words_signal_and_end() {
+        let script = "trap 'echo bye; exit 3' TERM; printf 'on the\\r\\nline'; echo words >&2; sleep 1000 & wait";
+        let running = shell(script, None);
+        running.wait_for_console("the\nline", SOON).expect("it comes");
+        running.wait_for_stderr("words\n", SOON).expect("it comes");
+        let error = running.wait_for_console("never", Duration::from_millis(100)).expect_err("it does not").to_string();
+        let told = "\"never\" on the console did not come within 0.1 s; the console's last lines:\non the\nline; \
+                    QEMU's own last lines:\nwords";
+        assert_eq!(error, told);
+        assert_eq!(running.status(), None);
+        running.signal(Signal::Terminate);
+        let folder = running.folder().to_owned();
+        let left = running.finish(SOON).expect("it ends");
+        assert_eq!(
+            (left.status.code(), left.console.as_str(), left.stderr.as_str()),
+            (Some(3), "on the\nlinebye\n", "words\n")
+        );
+        assert!(folder.is_dir() && left.summary().is_none());
+        drop(left);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_cannot_come_any_more() {
+        let running = shell("echo 'qkprobe: error: no such place' >&2; echo '  ^ here' >&2; exit 1", None);
+        let error = running.wait_for_console("never", SOON).expect_err("it has ended").to_string();
+        assert!(error.starts_with("the guest ended (exit status: 1) before \"never\" on the console; "), "{error}");
+        let error = running.connect(Path::new("none.sock"), SOON).expect_err("nobody listens");
+        assert!(matches!(&error, Error::Refused { message, .. } if message == "no such place"), "{error}");
+        let error = shell("echo cannot >&2; exit 1", None).connect(Path::new("none.sock"), SOON).expect_err("the same");
+        assert_eq!(error.to_string(), "QEMU ended at once (exit status: 1)\ncannot");
+    }
+
+    #[test]
+    fn who_does_not_end_is_ended() {
+        let error = shell("sleep 1000", None).finish(Duration::from_millis(200)).expect_err("it does not").to_string();
+        assert!(error.starts_with("QEMU's end did not come within 0.2 s"), "{error}");
+        let script = "trap 'exit 0' TERM; echo last words; sleep 1000 & wait";
+        assert!(shell(script, Some("last words")).finish(SOON).expect("it ends").status.success());
+    }
 }
