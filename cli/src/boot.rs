@@ -131,7 +131,7 @@ impl Boot {
         self
     }
 
-    /// Loads the plugin even if nothing is asked of it, which only [`Boot::launch`] would not do.
+    /// Loads the plugin even if nothing is asked of it: [`Boot::launch`] does without it then, [`Boot::start`] never does.
     #[must_use]
     pub fn with_plugin(mut self) -> Self {
         self.loads_plugin = true;

@@ -1,4 +1,4 @@
-//! The guests: architectures with their QEMU machines, and the kernels of each.
+//! The guests of the cache: architectures, of which the harness knows the machines, and the kernels of each.
 
 /// A guest architecture, by the word that names its folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
