@@ -128,9 +128,17 @@ impl BootResult {
     #[must_use]
     #[track_caller]
     pub fn summary(&self) -> Summary {
-        let text =
-            self.summary.as_ref().unwrap_or_else(|| panic!("the plugin wrote no summary; stderr:\n{}", self.stderr));
-        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in the summary:\n{text}"))
+        self.try_summary().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The plugin's summary.
+    ///
+    /// # Errors
+    /// The plugin wrote none, or one that is no summary; for people.
+    pub fn try_summary(&self) -> Result<Summary, String> {
+        let missing = || format!("the plugin wrote no summary; stderr:\n{}", self.stderr);
+        let text = self.summary.as_ref().ok_or_else(missing)?;
+        serde_json::from_str(text).map_err(|error| format!("{error} in the summary:\n{text}"))
     }
 }
 
