@@ -265,9 +265,7 @@ pub(crate) fn check(boot: BootResult) -> Result<BootResult, String> {
 /// # Errors
 /// It left none.
 pub(crate) fn summary(boot: &BootResult) -> Result<Summary, String> {
-    let path = boot.folder().join("summary.json");
-    let text = fs::read_to_string(path).map_err(|error| format!("no summary: {error}"))?;
-    serde_json::from_str(&text).map_err(|error| format!("the summary: {error}"))
+    boot.try_summary()
 }
 
 #[cfg(test)]

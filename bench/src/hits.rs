@@ -175,7 +175,7 @@ fn count_each(bench: &Bench) -> Result<Vec<String>, String> {
     Ok(line.iter().map(|(addr, _)| addr.0).enumerate().map(probe).collect())
 }
 
-/// The whole summary: [`summary`] has only what all probes have.
+/// The whole summary, for what [`summary`] does not know.
 fn summary_json(boot: &BootResult) -> Result<Value, String> {
     let text =
         fs::read_to_string(boot.folder().join("summary.json")).map_err(|error| format!("no summary: {error}"))?;
@@ -184,9 +184,10 @@ fn summary_json(boot: &BootResult) -> Result<Value, String> {
 
 /// Notes hits that had no effect.
 fn tell_effects(round: &mut Round, name: &str, boot: &BootResult) -> Result<(), String> {
-    let probe = &summary_json(boot)?["probes"][0];
-    if probe["effects"] != probe["hits"] {
-        round.notes.push(format!("{name}: {} of {} hits had their effect", probe["effects"], probe["hits"]));
+    let summary = summary(boot)?;
+    let probe = summary.probes.first().ok_or("no probe")?;
+    if probe.effects != probe.hits {
+        round.notes.push(format!("{name}: {} of {} hits had their effect", probe.effects, probe.hits));
     }
     Ok(())
 }

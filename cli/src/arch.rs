@@ -18,8 +18,12 @@ pub struct GuestArch {
     pub cpu: Option<&'static str>,
     /// What `console=` names for the first serial port.
     pub console: &'static str,
-    /// More of the kernel's command line, always.
+    /// What is on every kernel's command line besides: above all, that a panic ends the run.
     pub append: &'static str,
+    /// What a kernel that panics says last, where nothing ends QEMU then.
+    pub last_words: Option<&'static str>,
+    /// QEMU's option that makes a character device the second serial port, and what stands before the device's name.
+    pub second_serial: (&'static str, &'static str),
     /// Most vCPUs of that machine.
     pub max_cpus: u32,
     /// Whether each vCPU may have a thread of its own (MTTCG).
@@ -58,6 +62,9 @@ const X86_USER: Condition = Condition::new("CPL=", 3, 3);
 const POWER_USER: Condition = Condition::new("MSR ", 0x4000, 0x4000);
 const POWER_INTERRUPTS_OFF: &[Condition] = &[Condition::new("MSR ", 0x8000, 0)];
 
+/// On pseries the second one is a second console, `hvc1`.
+const SERIAL: (&str, &str) = ("-serial", "chardev:");
+
 /// Every architecture.
 pub static ALL: [GuestArch; 6] = [
     GuestArch {
@@ -67,7 +74,9 @@ pub static ALL: [GuestArch; 6] = [
         cpu: Some("max"),
         console: "ttyS0",
         // A busy host may deliver the timer's first ticks too late for the kernel's check of its wiring.
-        append: "no_timer_check",
+        append: "panic=-1 no_timer_check",
+        last_words: None,
+        second_serial: SERIAL,
         max_cpus: 255,
         multi_thread: true,
         memory_mb: 512,
@@ -81,7 +90,9 @@ pub static ALL: [GuestArch; 6] = [
         machine: "pc",
         cpu: Some("max"),
         console: "ttyS0",
-        append: "no_timer_check",
+        append: "panic=-1 no_timer_check",
+        last_words: None,
+        second_serial: SERIAL,
         max_cpus: 255,
         multi_thread: true,
         memory_mb: 512,
@@ -96,7 +107,9 @@ pub static ALL: [GuestArch; 6] = [
         machine: "pseries,x-vof=on",
         cpu: Some("power9"),
         console: "hvc0",
-        append: "",
+        append: "panic=-1",
+        last_words: None,
+        second_serial: SERIAL,
         max_cpus: 255,
         multi_thread: true,
         memory_mb: 512,
@@ -110,7 +123,9 @@ pub static ALL: [GuestArch; 6] = [
         machine: "pseries,x-vof=on",
         cpu: Some("power9"),
         console: "hvc0",
-        append: "",
+        append: "panic=-1",
+        last_words: None,
+        second_serial: SERIAL,
         max_cpus: 255,
         multi_thread: true,
         memory_mb: 512,
@@ -122,9 +137,11 @@ pub static ALL: [GuestArch; 6] = [
         name: "ppc",
         target: "ppc",
         machine: "mac99",
-        cpu: None,
+        cpu: Some("g4"),
         console: "ttyS0",
-        append: "",
+        append: "panic=-1",
+        last_words: None,
+        second_serial: SERIAL,
         max_cpus: 1,
         multi_thread: false,
         memory_mb: 256,
@@ -140,6 +157,9 @@ pub static ALL: [GuestArch; 6] = [
         console: "ttyS0",
         // OpenBIOS has no reset: with panic=-1 the kernel would panic for ever because it cannot restart.
         append: "panic=0",
+        last_words: Some("---[ end Kernel panic"),
+        // The firmware's device tree has one port of the machine's own, so the second is a card.
+        second_serial: ("-device", "pci-serial,bus=pciB,chardev="),
         max_cpus: 1,
         multi_thread: false,
         memory_mb: 512,

@@ -1,32 +1,21 @@
-//! What to boot and how, down to QEMU's command line.
+//! What to boot and how: a builder. Its two ends are [`Boot::start`], a guest whose events are waited for, and [`Boot::launch`],
+//! a QEMU that runs by itself.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
-use qkprobe_symbols::{KernelImage, Lookup};
+use qkprobe_symbols::KernelImage;
 
 use crate::arch::GuestArch;
+use crate::command::Way;
 use crate::error::Error;
+use crate::folder::Folder;
 use crate::guest::Guest;
-use crate::initramfs::Initramfs;
-use crate::{plugin, qemu};
+use crate::running::Running;
 
 /// The group of this crate's own probes.
 pub const WATCH_GROUP: &str = "qkprobe_watch";
-/// This crate's own probes: the event, and the kernel's functions, of which an image has some.
-const WATCHED: [(&str, &[&str]); 4] = [
-    ("start", &["start_kernel"]),
-    ("panic", &["panic", "vpanic", "nmi_panic"]),
-    ("oops", &["oops_enter"]),
-    // sparc64 has neither of the former.
-    ("die", &["die", "__die", "die_if_kernel"]),
-];
-/// The first argument of `panic`, a format.
-const PANIC_FORMAT: &str = "format=+0($arg1):string";
-
 /// How records are written to the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceFormat {
@@ -34,6 +23,15 @@ pub enum TraceFormat {
     Ftrace,
     /// One JSON object a line.
     Json,
+}
+
+/// How QEMU runs the vCPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// A host thread for each vCPU (MTTCG).
+    Multi,
+    /// One host thread for all, in turns.
+    Single,
 }
 
 /// One guest to boot. A builder: the defaults are what a person would take for the kernel's architecture.
@@ -44,18 +42,25 @@ pub struct Boot {
     pub(crate) arch: Option<&'static GuestArch>,
     pub(crate) qemu: Option<PathBuf>,
     pub(crate) plugin: Option<PathBuf>,
-    initrd: Option<PathBuf>,
-    init: Option<PathBuf>,
-    files: Vec<(String, Vec<u8>)>,
-    append: String,
-    cpus: u32,
+    pub(crate) initrd: Option<PathBuf>,
+    pub(crate) init: Option<PathBuf>,
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+    /// What is added to the kernel's command line; `None`: there is none.
+    pub(crate) append: Option<String>,
+    pub(crate) cpus: u32,
     memory_mb: Option<u32>,
-    seed: Option<u64>,
-    plugin_args: Vec<String>,
-    pub(crate) format: TraceFormat,
-    watch: bool,
+    pub(crate) threads: Option<Threads>,
+    pub(crate) code_cache_mb: Option<u32>,
+    pub(crate) one_insn_per_block: bool,
+    pub(crate) second_serials: Vec<String>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) loads_plugin: bool,
+    pub(crate) plugin_args: Vec<String>,
+    pub(crate) format: Option<TraceFormat>,
+    pub(crate) watch: bool,
     pub(crate) control: Option<PathBuf>,
-    qemu_args: Vec<OsString>,
+    pub(crate) works_in_folder: bool,
+    pub(crate) qemu_args: Vec<OsString>,
 }
 
 impl Boot {
@@ -71,16 +76,30 @@ impl Boot {
             initrd: None,
             init: None,
             files: Vec::new(),
-            append: String::new(),
+            append: Some(String::new()),
             cpus: 1,
             memory_mb: None,
+            threads: None,
+            code_cache_mb: None,
+            one_insn_per_block: false,
+            second_serials: Vec::new(),
             seed: None,
+            loads_plugin: false,
             plugin_args: Vec::new(),
-            format: TraceFormat::Json,
+            format: None,
             watch: false,
             control: None,
+            works_in_folder: false,
             qemu_args: Vec::new(),
         }
+    }
+
+    /// Another image, for a boot that is made in steps.
+    #[must_use]
+    pub fn kernel(mut self, kernel: impl Into<PathBuf>) -> Self {
+        self.kernel = kernel.into();
+        self.image = None;
+        self
     }
 
     /// The architecture, where the image does not say it.
@@ -104,10 +123,18 @@ impl Boot {
         self
     }
 
-    /// The plugin, instead of the one that belongs to this program.
+    /// Loads this plugin, instead of the one that belongs to this program.
     #[must_use]
     pub fn plugin(mut self, plugin: impl Into<PathBuf>) -> Self {
         self.plugin = Some(plugin.into());
+        self.loads_plugin = true;
+        self
+    }
+
+    /// Loads the plugin even if nothing is asked of it: [`Boot::launch`] does without it then, [`Boot::start`] never does.
+    #[must_use]
+    pub fn with_plugin(mut self) -> Self {
+        self.loads_plugin = true;
         self
     }
 
@@ -132,11 +159,19 @@ impl Boot {
         self
     }
 
-    /// Adds to the kernel's command line, which has the console and `panic=-1`.
+    /// Adds to the kernel's command line, which has the console, and that a panic ends the run.
     #[must_use]
     pub fn append(mut self, options: &str) -> Self {
-        self.append.push(' ');
-        self.append.push_str(options);
+        let append = self.append.get_or_insert_default();
+        append.push(' ');
+        append.push_str(options);
+        self
+    }
+
+    /// No command line at all: for a guest that is no Linux.
+    #[must_use]
+    pub fn without_append(mut self) -> Self {
+        self.append = None;
         self
     }
 
@@ -151,6 +186,35 @@ impl Boot {
     #[must_use]
     pub fn memory(mut self, megabytes: u32) -> Self {
         self.memory_mb = Some(megabytes);
+        self
+    }
+
+    /// How QEMU runs the vCPUs, instead of as many threads as the machine can have.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// The size of QEMU's cache of translated code in MB; QEMU's own choice is 1 GB. A full one is flushed.
+    #[must_use]
+    pub fn code_cache(mut self, megabytes: u32) -> Self {
+        self.code_cache_mb = Some(megabytes);
+        self
+    }
+
+    /// Has QEMU translate each instruction into a block of its own, as its log of blocks then tells of each instruction.
+    #[must_use]
+    pub fn one_insn_per_block(mut self) -> Self {
+        self.one_insn_per_block = true;
+        self
+    }
+
+    /// Adds a serial port behind the console's (`/dev/ttyS1`; `/dev/hvc1` on pseries). `device` is the other side, one of QEMU's
+    /// character devices: `file,path=FILE`, `socket,path=SOCKET,server=on,wait=off`, ...
+    #[must_use]
+    pub fn second_serial(mut self, device: impl Into<String>) -> Self {
+        self.second_serials.push(device.into());
         self
     }
 
@@ -170,28 +234,40 @@ impl Boot {
     /// An argument of the plugin, as a user would write it to anything but QEMU: commas are doubled here.
     #[must_use]
     pub fn plugin_arg(mut self, arg: impl Into<String>) -> Self {
+        self.loads_plugin = true;
         self.plugin_args.push(arg.into());
         self
     }
 
-    /// The trace's form; JSON if nobody says otherwise, which is what [`Guest::event`] needs.
+    /// The trace's form. If nobody says otherwise it is JSON for [`Boot::start`], which [`Guest::event`] needs, and the plugin's
+    /// choice for [`Boot::launch`].
     #[must_use]
     pub fn format(mut self, format: TraceFormat) -> Self {
-        self.format = format;
+        self.format = Some(format);
         self
     }
 
     /// Adds probes of this crate's own on the kernel's start and its panic path; see [`WATCH_GROUP`].
     #[must_use]
     pub fn watch(mut self) -> Self {
+        self.loads_plugin = true;
         self.watch = true;
         self
     }
 
-    /// The control socket's place, instead of one in the guest's own folder.
+    /// The control socket's place, instead of `control.sock` in the guest's own folder. A QEMU of [`Boot::launch`] has none if it is
+    /// not said here.
     #[must_use]
     pub fn control(mut self, socket: impl Into<PathBuf>) -> Self {
+        self.loads_plugin = true;
         self.control = Some(socket.into());
+        self
+    }
+
+    /// QEMU works in the guest's own folder: relative paths in what follows are files there.
+    #[must_use]
+    pub fn in_own_folder(mut self) -> Self {
+        self.works_in_folder = true;
         self
     }
 
@@ -208,12 +284,32 @@ impl Boot {
         self.memory_mb.unwrap_or(arch.memory_mb)
     }
 
-    /// Starts the guest.
+    /// Starts the guest, with the plugin, its control socket and QEMU's monitor, and with its trace as events. The machine begins
+    /// to run when all of them are there.
     ///
     /// # Errors
     /// Something is missing, the plugin refuses, or QEMU does not start.
     pub fn start(&self) -> Result<Guest, Error> {
         Guest::start(self)
+    }
+
+    /// Starts QEMU with nothing but what was asked for: the machine runs at once, without a monitor, and without the plugin if
+    /// nothing here needs it. The plugin's trace and summary are the files `trace` and `summary.json` in the guest's folder.
+    ///
+    /// # Errors
+    /// Something is missing, or QEMU does not start. What it or the plugin says against its command line is in what it leaves.
+    pub fn launch(&self) -> Result<Running, Error> {
+        let (image, arch) = match self.arch.filter(|_| !self.watch) {
+            Some(arch) => (None, arch),
+            None => {
+                let image = self.load_image()?;
+                let arch = self.arch_for(&image)?;
+                (Some(image), arch)
+            }
+        };
+        let folder = Folder::large().map_err(Error::io(std::env::temp_dir()))?;
+        let command = self.command(image.as_deref(), arch, folder.path(), Way::Alone)?;
+        Running::start(command, folder, arch.last_words, None)
     }
 
     /// The image, read now if it was not given.
@@ -229,16 +325,6 @@ impl Boot {
     /// # Errors
     /// They contradict each other, or nobody says one.
     pub fn arch_for(&self, image: &KernelImage) -> Result<&'static GuestArch, Error> {
-        self.arch_of(image)
-    }
-
-    /// The control socket of a guest that this started.
-    #[must_use]
-    pub fn control_path(&self, guest: &Guest) -> PathBuf {
-        self.control_socket(guest.folder())
-    }
-
-    pub(crate) fn arch_of(&self, image: &KernelImage) -> Result<&'static GuestArch, Error> {
         let found = GuestArch::of_image(image);
         let wrong = |what: String| Error::Arch { file: self.kernel.display().to_string(), what };
         match (self.arch, found) {
@@ -254,108 +340,16 @@ impl Boot {
         }
     }
 
-    /// QEMU's command line. Files that it names are in `folder`.
-    pub(crate) fn command(
-        &self,
-        image: &KernelImage,
-        arch: &GuestArch,
-        folder: &Path,
-    ) -> Result<(Command, PathBuf), Error> {
-        let program = qemu::find(arch, self.qemu.as_deref())?;
-        let mut command = Command::new(&program);
-        let has = |names: &[&str]| self.qemu_args.iter().any(|arg| names.iter().any(|name| is_option(arg, name)));
-        if !has(&["M", "machine"]) {
-            command.args(["-M", arch.machine]);
-        }
-        if let Some(cpu) = arch.cpu.filter(|_| !has(&["cpu"])) {
-            command.args(["-cpu", cpu]);
-        }
-        if !has(&["accel"]) {
-            command.args(["-accel", if arch.multi_thread { "tcg,thread=multi" } else { "tcg,thread=single" }]);
-        }
-        let cpus = self.cpus.clamp(1, arch.max_cpus);
-        command.args(["-smp", &cpus.to_string(), "-m", &format!("{}M", self.memory_mb_of(arch))]);
-        command.args(["-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio", "-S"]);
-        let monitor = format!("unix:{},server=on,wait=off", doubled(&folder.join(MONITOR).display().to_string()));
-        command.args(["-qmp", &monitor]);
-        if let Some(seed) = self.seed {
-            command.args(["-seed", &seed.to_string()]);
-        }
-        let kernel = std::path::absolute(&self.kernel).map_err(Error::io(&self.kernel))?;
-        command.arg("-kernel").arg(&kernel);
-        if let Some(initrd) = self.initramfs(folder)? {
-            command.arg("-initrd").arg(initrd);
-        }
-        let append = format!("console={} panic=-1 {}{}", arch.console, arch.append, self.append);
-        command.args(["-append", append.trim_end()]);
-        command.arg("-plugin").arg(self.plugin_option(image, &kernel, folder)?);
-        command.args(&self.qemu_args);
-        Ok((command, program))
+    /// The control socket of a guest that this started.
+    #[must_use]
+    pub fn control_path(&self, guest: &Guest) -> PathBuf {
+        self.control_socket(guest.folder())
     }
 
     pub(crate) fn control_socket(&self, folder: &Path) -> PathBuf {
-        self.control.clone().unwrap_or_else(|| folder.join(CONTROL))
-    }
-
-    fn initramfs(&self, folder: &Path) -> Result<Option<PathBuf>, Error> {
-        let read = |path: &PathBuf| fs::read(path).map_err(Error::io(path));
-        let write = |archives: Vec<u8>| {
-            let path = folder.join("initramfs.cpio");
-            fs::write(&path, archives).map_err(Error::io(&path))?;
-            Ok(Some(path))
-        };
-        let made = |archive: std::io::Result<Vec<u8>>| archive.map_err(Error::io(folder));
-        let mut archives = match (&self.initrd, &self.init) {
-            (Some(initrd), None) if self.files.is_empty() => {
-                let initrd = std::path::absolute(initrd).map_err(Error::io(initrd))?;
-                // QEMU's own message about it would come late and without a hint.
-                fs::metadata(&initrd).map_err(Error::io(&initrd))?;
-                return Ok(Some(initrd));
-            }
-            (Some(initrd), _) => read(initrd)?,
-            (None, Some(_)) => Vec::new(),
-            (None, None) if self.files.is_empty() => return Ok(None),
-            (None, None) => Vec::new(),
-        };
-        if let Some(init) = &self.init {
-            archives.resize(archives.len().next_multiple_of(4), 0);
-            archives.extend(made(Initramfs::with_init(&read(init)?).and_then(Initramfs::finish))?);
-        }
-        let mut files = Initramfs::new();
-        for (path, content) in &self.files {
-            files.file(path, 0o644, content).map_err(Error::io(path))?;
-        }
-        archives.resize(archives.len().next_multiple_of(4), 0);
-        archives.extend(made(files.finish())?);
-        write(archives)
-    }
-
-    /// The value of `-plugin`.
-    fn plugin_option(&self, image: &KernelImage, kernel: &Path, folder: &Path) -> Result<String, Error> {
-        let mut text = doubled(&plugin::find(self.plugin.as_deref())?.display().to_string());
-        let given = |key: &str| self.plugin_args.iter().any(|arg| arg.starts_with(key));
-        let format = match self.format {
-            TraceFormat::Ftrace => "ftrace",
-            TraceFormat::Json => "json",
-        };
-        let own = [
-            ("kernel=", kernel.display().to_string()),
-            ("out=", folder.join(TRACE).display().to_string()),
-            ("summary=", folder.join(SUMMARY).display().to_string()),
-            ("control=", self.control_socket(folder).display().to_string()),
-            ("format=", format.to_owned()),
-        ];
-        for (key, value) in own {
-            if !given(key) {
-                text += &format!(",{key}{}", doubled(&value));
-            }
-        }
-        let watches = if self.watch { watches(image) } else { Vec::new() };
-        for arg in self.plugin_args.iter().chain(&watches) {
-            text.push(',');
-            text += &doubled(arg);
-        }
-        Ok(text)
+        let given = self.control.as_deref().unwrap_or(Path::new(CONTROL));
+        let is_in_folder = self.works_in_folder || self.control.is_none();
+        if is_in_folder { folder.join(given) } else { std::path::absolute(given).unwrap_or_else(|_| given.to_owned()) }
     }
 }
 
@@ -364,34 +358,6 @@ pub(crate) const MONITOR: &str = "qmp.sock";
 pub(crate) const CONTROL: &str = "control.sock";
 pub(crate) const TRACE: &str = "trace";
 pub(crate) const SUMMARY: &str = "summary.json";
-
-/// The plugin's arguments for this crate's own probes, as far as the image has their places.
-fn watches(image: &KernelImage) -> Vec<String> {
-    let mut args = Vec::new();
-    for (event, functions) in WATCHED {
-        for function in functions {
-            let Lookup::One(symbol) = image.symbols.lookup(None, function) else { continue };
-            if !symbol.text {
-                continue;
-            }
-            // Definitions that share an event must have the same arguments.
-            let fetch = if event == "panic" { format!(" {PANIC_FORMAT}") } else { String::new() };
-            args.push(format!("probe=p:{WATCH_GROUP}/{event} {function}{fetch}"));
-        }
-    }
-    args
-}
-
-/// QEMU's way to write a comma that separates nothing.
-pub(crate) fn doubled(text: &str) -> String {
-    text.replace(',', ",,")
-}
-
-/// Whether an argument is `-NAME` or `--NAME`.
-pub(crate) fn is_option(arg: &OsStr, name: &str) -> bool {
-    let Some(text) = arg.to_str() else { return false };
-    text.strip_prefix('-').map(|text| text.strip_prefix('-').unwrap_or(text)) == Some(name)
-}
 
 #[cfg(test)]
 mod tests {
@@ -406,22 +372,9 @@ mod tests {
     }
 
     #[test]
-    fn the_panic_path_of_this_kernel_is_watched() {
-        assert_eq!(
-            watches(&image(&["start_kernel", "vpanic", "oops_enter"])),
-            [
-                "probe=p:qkprobe_watch/start start_kernel",
-                "probe=p:qkprobe_watch/panic vpanic format=+0($arg1):string",
-                "probe=p:qkprobe_watch/oops oops_enter"
-            ]
-        );
-        assert!(watches(&image(&[])).is_empty());
-    }
-
-    #[test]
     fn another_arch_than_the_images_is_refused() {
         let boot = Boot::new("vmlinuz").arch(GuestArch::by_name("sparc64").expect("a row"));
-        let error = boot.arch_of(&image(&["f"])).expect_err("refused").to_string();
+        let error = boot.arch_for(&image(&["f"])).expect_err("refused").to_string();
         assert_eq!(error, "vmlinuz: is a kernel for x86_64, not sparc64: leave --arch out");
         let unknown = KernelImage::from_parts(
             SymbolTable::from_rows([]).expect("none"),
@@ -429,13 +382,7 @@ mod tests {
             None,
             qkprobe_symbols::Machine::Unknown,
         );
-        let error = Boot::new("System.map").arch_of(&unknown).expect_err("refused").to_string();
+        let error = Boot::new("System.map").arch_for(&unknown).expect_err("refused").to_string();
         assert!(error.contains("--arch (x86_64, i386, "), "{error}");
-    }
-
-    #[test]
-    fn options_are_recognised_with_one_dash_and_two() {
-        assert!(is_option(OsStr::new("-accel"), "accel") && is_option(OsStr::new("--accel"), "accel"));
-        assert!(!is_option(OsStr::new("accel"), "accel") && !is_option(OsStr::new("-accelerate"), "accel"));
     }
 }

@@ -1,12 +1,11 @@
-//! Probes against an image, without a guest: parsed, resolved, filters and effects compiled.
+//! Probes against an image, without a guest: what the plugin would say to them, as far as it needs no QEMU for that.
 //!
 //! What only a running QEMU knows (whether it can change registers, say) is not asked here.
 
 use std::sync::Arc;
 
-use qkprobe_lang::{Command, Definition, Events, Filter, ProbeConfig};
-
-use crate::target::ImageTarget;
+use qkprobe_lang::{Definition, Events, ProbeConfig};
+use qkprobe_resolve::{ImageTarget, Resolver, Step};
 
 /// A probe that is fine.
 #[derive(Clone, Debug)]
@@ -22,36 +21,23 @@ pub struct Checked {
 /// # Errors
 /// Every mistake, in the kernel's words, with its origin above it.
 pub fn check(probes: &[ProbeConfig], target: &ImageTarget<'_>) -> Result<Vec<Checked>, Vec<String>> {
+    let resolver = Resolver::new(*target);
     let mut events = Events::new();
     let mut good: Vec<Checked> = Vec::new();
     let mut bad = Vec::new();
     for config in probes {
-        match one(config, target, &events) {
-            Ok(Command::Nothing) => {}
-            Ok(Command::Delete(delete)) => {
-                for gone in events.matching(&delete) {
-                    events.remove(&gone);
-                    good.retain(|checked| !Arc::ptr_eq(&checked.definition, &gone));
-                }
+        match resolver.step(config, &events) {
+            Ok(Step::Nothing) => {}
+            Ok(Step::Deleted(gone)) => {
+                good.retain(|checked| !gone.iter().any(|gone| Arc::ptr_eq(&checked.definition, gone)));
+                gone.iter().for_each(|gone| _ = events.remove(gone));
             }
-            Ok(Command::Add(definition)) => {
-                let definition = Arc::new(definition);
-                events.insert(Arc::clone(&definition));
-                good.push(Checked { definition, config: config.clone() });
+            Ok(Step::Added(resolved)) => {
+                events.insert(Arc::clone(&resolved.definition));
+                good.push(Checked { definition: resolved.definition, config: config.clone() });
             }
-            Err(text) => bad.push(format!("{}\n{text}", config.origin)),
+            Err(refused) => bad.push(refused.message),
         }
     }
     if bad.is_empty() { Ok(good) } else { Err(bad) }
-}
-
-fn one(config: &ProbeConfig, target: &ImageTarget<'_>, events: &Events) -> Result<Command, String> {
-    let command = qkprobe_lang::parse(&config.def, target, events).map_err(|error| error.to_string())?;
-    if let Command::Add(definition) = &command {
-        if let Some(filter) = &config.filter {
-            Filter::compile(filter, definition).map_err(|error| error.to_string())?;
-        }
-        config.compile_effects(definition, target).map_err(|error| error.to_string())?;
-    }
-    Ok(command)
 }

@@ -59,6 +59,8 @@ pub enum Error {
     Refused {
         /// `ENOENT`, ...
         code: String,
+        /// The same as Linux's number; 0 if the plugin did not say one.
+        errno: i64,
         /// For people.
         message: String,
     },

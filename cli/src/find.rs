@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::boot::is_option;
+use crate::command::is_option;
 use crate::error::Error;
 
 /// A QEMU with a control socket.

@@ -15,23 +15,59 @@ const PREFIX: &str = "qkprobe-";
 /// A socket's path has at most 107 bytes; the names in a folder need some of them.
 const MAX_BASE: usize = 60;
 
-/// Makes a new folder, mode 0700.
-///
-/// # Errors
-/// What the system says.
-pub(crate) fn private() -> io::Result<TempDir> {
-    let base = base();
-    sweep(&base);
-    tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir_in(base)
+/// A guest's folder. It is removed with the value, unless it is [kept](Folder::keep).
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    temporary: Option<TempDir>,
 }
 
-/// `$XDG_RUNTIME_DIR` where it is usable, else the folder for temporary files.
-fn base() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let usable = |path: &PathBuf| path.is_absolute() && path.is_dir() && path.as_os_str().len() <= MAX_BASE;
-    let temporary = std::env::temp_dir();
-    let fallback = if usable(&temporary) { temporary } else { PathBuf::from("/tmp") };
-    runtime.filter(usable).unwrap_or(fallback)
+impl Folder {
+    /// Makes a folder, mode 0700, in `$XDG_RUNTIME_DIR` where that is usable, else where temporary files are. For sockets,
+    /// pipes and small files: the former is memory.
+    pub(crate) fn small() -> io::Result<Self> {
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        Self::below(&runtime.filter(|path| is_usable(path)).unwrap_or_else(temporary_files))
+    }
+
+    /// The same where temporary files are, for traces.
+    pub(crate) fn large() -> io::Result<Self> {
+        Self::below(&temporary_files())
+    }
+
+    fn below(base: &Path) -> io::Result<Self> {
+        sweep(base);
+        let folder = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir_in(base)?;
+        Ok(Self { path: folder.path().to_owned(), temporary: Some(folder) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps it when the value goes, under another name: `qkprobe-kept-...`.
+    ///
+    /// # Errors
+    /// It cannot be renamed; it is kept all the same, until the next guest starts after this process has ended.
+    pub fn keep(&mut self) -> io::Result<()> {
+        let Some(folder) = self.temporary.take() else { return Ok(()) };
+        let old = folder.keep();
+        let suffix = old.file_name().and_then(|name| name.to_str()?.rsplit('-').next()).unwrap_or_default();
+        let new = old.with_file_name(format!("{PREFIX}kept-{suffix}"));
+        fs::rename(&old, &new)?;
+        self.path = new;
+        Ok(())
+    }
+}
+
+fn is_usable(path: &Path) -> bool {
+    path.is_absolute() && path.is_dir() && path.as_os_str().len() <= MAX_BASE
+}
+
+fn temporary_files() -> PathBuf {
+    Some(std::env::temp_dir()).filter(|path| is_usable(path)).unwrap_or_else(|| PathBuf::from("/tmp"))
 }
 
 /// Removes folders of this user whose maker is no more.
@@ -68,5 +104,17 @@ mod tests {
             fs::read_dir(base.path()).expect("read").map(|entry| entry.expect("read").file_name()).collect();
         left.sort();
         assert_eq!(left, ["other-4194999-x", mine.as_str(), "qkprobe-notes"]);
+    }
+
+    #[test]
+    fn a_folder_goes_unless_it_is_kept() {
+        let base = tempfile::tempdir().expect("a folder");
+        let gone = Folder::below(base.path()).expect("made").path().to_owned();
+        assert!(!gone.exists());
+        let mut folder = Folder::below(base.path()).expect("made");
+        folder.keep().expect("renamed");
+        let path = folder.path().to_owned();
+        drop(folder);
+        assert!(path.is_dir() && path.display().to_string().contains("/qkprobe-kept-"), "{}", path.display());
     }
 }

@@ -1,44 +1,36 @@
-//! A guest that runs. Whatever happens, neither its QEMU nor its folder outlives it.
+//! A guest that runs, with its events as they come: a [`Running`] QEMU with the plugin's control socket, the trace, and QEMU's
+//! monitor.
 
-use std::collections::VecDeque;
-use std::fs;
+use std::ops::Deref;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use qkprobe_symbols::KernelImage;
 use rustix::process::Signal;
-use serde::Deserialize;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::arch::GuestArch;
-use crate::boot::{Boot, MONITOR, SUMMARY, TRACE, is_option};
+use crate::boot::{Boot, MONITOR, TRACE};
+use crate::command::{Way, is_option};
 use crate::control::Control;
 use crate::error::Error;
 use crate::event::Event;
-use crate::process::Process;
+use crate::folder::Folder;
 use crate::qmp::Qmp;
-use crate::streams::{self, Happening, TracePipe};
-use crate::{escape, folder};
+use crate::running::{POLL, Running};
+use crate::streams::{Happening, TracePipe};
 
-/// How much of the console is kept.
-const CONSOLE_BYTES: usize = 4 << 20;
-/// How many of QEMU's own lines are kept.
-const STDERR_LINES: usize = 1000;
 /// How many happenings may wait.
 const QUEUE: usize = 4096;
 /// How long QEMU may take until its sockets are there.
 const START: Duration = Duration::from_secs(60);
 /// How long an ended QEMU is listened to: what it wrote is in pipes.
 const LINGER: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(5);
-/// Lines of the console in messages.
-const TAIL: usize = 25;
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,109 +59,61 @@ impl std::fmt::Display for End {
     }
 }
 
-/// The plugin's summary, as docs/output.md has it.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Summary {
-    /// QEMU's release.
-    #[serde(default)]
-    pub qemu: String,
-    /// Runtime minus linked address.
-    #[serde(default)]
-    pub slide: Option<String>,
-    /// What kept probes from arming.
-    #[serde(default)]
-    pub problem: Option<String>,
-    /// Records that could not be written.
-    #[serde(default)]
-    pub lost: u64,
-    /// All probes.
-    #[serde(default)]
-    pub probes: Vec<ProbeSummary>,
-}
-
-/// One probe of a [`Summary`].
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct ProbeSummary {
-    /// The event's name.
-    pub name: String,
-    /// Its group.
-    pub group: String,
-    /// Executions that passed the filter.
-    pub hits: u64,
-    /// Executions that could not be tracked.
-    #[serde(default)]
-    pub missed: u64,
-    /// Hits without a record.
-    #[serde(default)]
-    pub dropped: u64,
-    /// Executions that the filter rejected.
-    #[serde(default)]
-    pub filtered: u64,
-    /// Hits that changed the guest.
-    #[serde(default)]
-    pub effects: u64,
-    /// Where it stands; `None` while its module was never seen.
-    #[serde(default)]
-    pub address: Option<String>,
-}
-
 /// A running guest: [`Boot::start`] makes one. Dropping it ends QEMU and removes its folder.
 #[derive(Debug)]
 pub struct Guest {
-    process: Process,
+    running: Running,
     /// `None` only while it is dropped: a reader that waits for room in the queue must be let go.
     happenings: Option<Receiver<Happening>>,
     trace: TracePipe,
-    readers: Vec<JoinHandle<()>>,
     qmp: Option<Qmp>,
     control: Option<Control>,
-    folder: TempDir,
     image: Arc<KernelImage>,
     arch: &'static GuestArch,
-    program: PathBuf,
     start: Instant,
-    console: VecDeque<u8>,
-    stderr: VecDeque<String>,
     /// Why the machine stopped, in QEMU's words.
     reason: Option<String>,
     ended_by_us: bool,
 }
 
+/// What is to be known of its QEMU.
+impl Deref for Guest {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
 impl Guest {
     pub(crate) fn start(boot: &Boot) -> Result<Self, Error> {
         let image = boot.load_image()?;
-        let arch = boot.arch_of(&image)?;
-        let folder = folder::private().map_err(Error::io(std::env::temp_dir()))?;
-        let (mut command, program) = boot.command(&image, arch, folder.path())?;
+        let arch = boot.arch_for(&image)?;
+        let folder = Folder::small().map_err(Error::io(std::env::temp_dir()))?;
+        let command = boot.command(Some(&image), arch, folder.path(), Way::Guest)?;
         let stays_stopped = command.get_args().filter(|arg| is_option(arg, "S")).count() > 1;
         let (send, happenings) = sync_channel(QUEUE);
-        let trace = TracePipe::open(&folder.path().join(TRACE), send.clone()).map_err(Error::io(folder.path()))?;
-        // Files that relative paths of a user's own QEMU arguments name are where the user is: no change of folder.
-        let (stdout, out) = std::io::pipe().map_err(Error::io(&program))?;
-        let (stderr, err) = std::io::pipe().map_err(Error::io(&program))?;
-        command.stdin(Stdio::null()).stdout(out).stderr(err);
-        let process = Process::start(command).map_err(Error::io(&program))?;
-        let readers = [streams::console(stdout, send.clone()), streams::stderr(stderr, send.clone())];
-        let readers: Result<Vec<_>, _> = readers.into_iter().collect();
+        let pipe = folder.path().join(TRACE);
+        let mut trace = TracePipe::open(&pipe, send.clone()).map_err(Error::io(&pipe))?;
+        let running = Running::start(command, folder, None, Some(&send)).inspect_err(|_| trace.finish())?;
         let mut guest = Self {
-            process,
+            running,
             happenings: Some(happenings),
             trace,
-            readers: readers.map_err(Error::io(&program))?,
             qmp: None,
             control: None,
-            folder,
             image,
             arch,
-            program,
             start: Instant::now(),
-            console: VecDeque::new(),
-            stderr: VecDeque::new(),
             reason: None,
             ended_by_us: false,
         };
-        let control = boot.control_socket(guest.folder.path());
-        guest.connect(send, &control)?;
+        guest.qmp = Some(guest.talk(Path::new(MONITOR), |socket| Qmp::over(socket, send.clone()))?);
+        let control = boot.control_socket(guest.folder());
+        guest.control = Some(guest.talk(&control, |socket| {
+            let mut control = Control::over(socket)?;
+            control.greet().map(|()| control)
+        })?);
         guest.start = Instant::now();
         if let Some(qmp) = guest.qmp.as_mut().filter(|_| !stays_stopped) {
             qmp.execute("cont", Value::Null)?;
@@ -177,39 +121,16 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Waits for both sockets.
-    fn connect(&mut self, send: SyncSender<Happening>, control: &Path) -> Result<(), Error> {
-        let give_up = Instant::now() + START;
-        let monitor = self.folder.path().join(MONITOR);
+    /// Connects to a socket and begins the conversation; again if QEMU is too busy for that.
+    fn talk<T>(&self, socket: &Path, begin: impl Fn(UnixStream) -> Result<T, Error>) -> Result<T, Error> {
+        let start = Instant::now();
         loop {
-            if self.qmp.is_none() && monitor.exists() {
-                self.qmp = Qmp::connect(&monitor, send.clone()).ok();
+            let left = START.saturating_sub(start.elapsed());
+            match begin(self.running.connect(socket, left)?) {
+                Err(_) if !left.is_zero() => thread::sleep(POLL),
+                outcome => return outcome,
             }
-            if self.qmp.is_some() && self.control.is_none() {
-                self.control = Control::connect(control).ok();
-            }
-            if self.qmp.is_some() && self.control.is_some() {
-                return Ok(());
-            }
-            if let Some(status) = self.process.status() {
-                return Err(self.start_error(status));
-            }
-            if Instant::now() > give_up {
-                let seconds = START.as_secs_f64();
-                return Err(Error::Timeout { what: "QEMU's sockets".to_owned(), seconds, tail: self.stderr_text() });
-            }
-            thread::sleep(POLL);
         }
-    }
-
-    fn start_error(&mut self, status: ExitStatus) -> Error {
-        self.drain_ended();
-        let own = self.stderr.iter().filter(|line| line.starts_with("qkprobe: "));
-        let own: Vec<_> = own.map(|line| line.trim_start_matches("qkprobe: ").trim_start_matches("error: ")).collect();
-        if own.is_empty() {
-            return Error::Start { status: status.to_string(), stderr: self.stderr_text() };
-        }
-        Error::Refused { code: "EINVAL".to_owned(), message: own.join("\n") }
     }
 
     /// Takes the next happening, waiting at most so long for it.
@@ -223,40 +144,27 @@ impl Guest {
     }
 
     fn note(&mut self, happening: &Happening) {
-        match happening {
-            Happening::Console(bytes) => {
-                self.console.extend(bytes);
-                let excess = self.console.len().saturating_sub(CONSOLE_BYTES);
-                self.console.drain(..excess);
-            }
-            Happening::Stderr(line) => {
-                self.stderr.push_back(line.clone());
-                if self.stderr.len() > STDERR_LINES {
-                    self.stderr.pop_front();
-                }
-            }
-            Happening::Machine(event) if event.get("event").and_then(Value::as_str) == Some("SHUTDOWN") => {
-                let reason = event.get("data").and_then(|data| data.get("reason")).and_then(Value::as_str);
-                self.reason = reason.map(str::to_owned);
-            }
-            Happening::Machine(_) | Happening::Trace(_) => {}
+        let Happening::Machine(event) = happening else { return };
+        if event.get("event").and_then(Value::as_str) == Some("SHUTDOWN") {
+            let reason = event.get("data").and_then(|data| data.get("reason")).and_then(Value::as_str);
+            self.reason = reason.map(str::to_owned);
         }
     }
 
     /// Whether QEMU has ended and everything that it left has been taken by [`Guest::next`].
     pub fn is_over(&mut self) -> bool {
-        if self.process.status().is_none() {
+        if self.running.status().is_none() {
             return false;
         }
         self.trace.end();
         let told = self.qmp.as_ref().is_none_or(Qmp::is_finished);
-        told && self.trace.is_finished() && self.readers.iter().all(JoinHandle::is_finished)
+        told && self.trace.is_finished() && self.running.console.is_over() && self.running.stderr.is_over()
     }
 
     /// How it ended; `None` while it runs.
     #[must_use]
     pub fn end(&self) -> Option<End> {
-        let status = self.process.status()?;
+        let status = self.running.status()?;
         if self.ended_by_us {
             return Some(End::Ended);
         }
@@ -273,22 +181,22 @@ impl Guest {
 
     /// Ends QEMU if it still runs; what it still writes is taken and handed to `each`.
     pub fn stop(&mut self, mut each: impl FnMut(&Happening)) {
-        if self.process.status().is_none() {
+        if self.running.status().is_none() {
             self.ended_by_us = true;
-            self.process.signal(Signal::TERM);
-            self.process.signal(Signal::CONT);
+            self.running.process.signal(Signal::TERM);
+            self.running.process.signal(Signal::CONT);
             let kill = Instant::now() + LINGER;
-            while self.process.status().is_none() {
+            while self.running.status().is_none() {
                 // The plugin writes what it has before it ends: somebody must read.
                 if let Some(happening) = self.next(POLL) {
                     each(&happening);
                 }
                 if Instant::now() > kill {
-                    self.process.signal(Signal::KILL);
+                    self.running.process.signal(Signal::KILL);
                 }
             }
         }
-        self.process.end();
+        self.running.process.end();
         let give_up = Instant::now() + LINGER;
         loop {
             let over = self.is_over();
@@ -307,7 +215,7 @@ impl Guest {
     /// Asks QEMU to end the machine, as [`Guest::stop`] does, without waiting for it.
     pub fn ask_to_end(&mut self) {
         self.ended_by_us = true;
-        self.process.signal(Signal::TERM);
+        self.running.process.signal(Signal::TERM);
     }
 
     /// The plugin's control socket.
@@ -340,12 +248,6 @@ impl Guest {
         }
     }
 
-    /// QEMU's process ID.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
     /// Since the machine began to run.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
@@ -362,47 +264,6 @@ impl Guest {
     #[must_use]
     pub fn arch(&self) -> &'static GuestArch {
         self.arch
-    }
-
-    /// QEMU's program.
-    #[must_use]
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
-    /// The guest's own folder: `control.sock`, `qmp.sock`, `summary.json`.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// What the guest has written to its console so far, without carriage returns; the last 4 MiB of it.
-    #[must_use]
-    pub fn console(&self) -> String {
-        let bytes: Vec<u8> = self.console.iter().copied().filter(|byte| *byte != b'\r').collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// The console's last lines, fit for a terminal.
-    #[must_use]
-    pub fn console_tail(&self, lines: usize) -> Vec<String> {
-        let bytes: Vec<u8> = self.console.iter().copied().collect();
-        let all = escape::lines(&bytes);
-        all.get(all.len().saturating_sub(lines)..).unwrap_or_default().to_vec()
-    }
-
-    /// What QEMU and the plugin wrote to standard error, fit for a terminal.
-    #[must_use]
-    pub fn stderr_text(&self) -> String {
-        let lines: Vec<_> = self.stderr.iter().map(|line| escape::line(line.as_bytes())).collect();
-        lines.join("\n")
-    }
-
-    /// The plugin's summary, when QEMU has ended in order.
-    #[must_use]
-    pub fn summary(&self) -> Option<Summary> {
-        let text = fs::read_to_string(self.folder.path().join(SUMMARY)).ok()?;
-        serde_json::from_str(&text).ok()
     }
 
     /// Adds a probe to the running guest.
@@ -458,7 +319,7 @@ impl Guest {
                 return Ok(end);
             }
             if Instant::now() > give_up {
-                return Err(self.timeout("the guest's end", patience));
+                return Err(self.running.timeout("the guest's end", patience));
             }
         }
     }
@@ -484,29 +345,20 @@ impl Guest {
                 }
                 None if over => {
                     let how = self.end().map(|end| end.to_string()).unwrap_or_default();
-                    return Err(Error::Ended { what: what.to_owned(), how, tail: self.tail() });
+                    return Err(Error::Ended { what: what.to_owned(), how, tail: self.running.tail() });
                 }
                 None => {}
             }
             if Instant::now() > give_up {
-                return Err(self.timeout(what, patience));
+                return Err(self.running.timeout(what, patience));
             }
         }
-    }
-
-    fn timeout(&self, what: &str, patience: Duration) -> Error {
-        Error::Timeout { what: what.to_owned(), seconds: patience.as_secs_f64(), tail: self.tail() }
-    }
-
-    fn tail(&self) -> String {
-        let lines = self.console_tail(TAIL);
-        if lines.is_empty() { String::new() } else { format!("; the console's last lines:\n{}", lines.join("\n")) }
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        if self.process.status().is_none() {
+        if self.running.status().is_none() {
             self.drain_ended();
         }
         // A reader that waits for room would never end.
@@ -514,6 +366,7 @@ impl Drop for Guest {
         self.qmp = None;
         self.control = None;
         self.trace.finish();
-        self.readers.drain(..).for_each(|reader| drop(reader.join()));
+        self.running.console.finish();
+        self.running.stderr.finish();
     }
 }

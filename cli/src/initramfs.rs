@@ -8,12 +8,13 @@ const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFCHR: u32 = 0o020_000;
 
-/// One archive under construction.
+/// One archive under construction. Folders above a file or device are added with it.
 #[derive(Debug, Default)]
 pub struct Initramfs {
     bytes: Vec<u8>,
     entries: u32,
     folders: BTreeSet<String>,
+    is_too_large: bool,
 }
 
 impl Initramfs {
@@ -24,48 +25,59 @@ impl Initramfs {
     }
 
     /// An archive with a static program as `/init`, and the console that the kernel opens for it.
-    ///
-    /// # Errors
-    /// The program has more than 4 GiB.
-    pub fn with_init(program: &[u8]) -> io::Result<Self> {
-        let mut archive = Self::new();
-        archive.folder("dev")?;
-        archive.entry("dev/console", S_IFCHR | 0o600, (5, 1), &[])?;
-        archive.file("/init", 0o755, program)?;
-        Ok(archive)
+    #[must_use]
+    pub fn with_init(program: &[u8]) -> Self {
+        Self::new().char_device("/dev/console", 5, 1).file("/init", 0o755, program)
     }
 
-    /// Adds a file with its permissions (`0o755`, ...), and the folders above it.
-    ///
-    /// # Errors
-    /// More than newc's 32 bits for a size.
-    pub fn file(&mut self, path: &str, permissions: u32, data: &[u8]) -> io::Result<()> {
-        let path = path.trim_start_matches('/');
-        for (at, _) in path.match_indices('/') {
-            self.folder(path.get(..at).unwrap_or_default())?;
-        }
-        self.entry(path, S_IFREG | permissions, (0, 0), data)
+    /// Adds a file with its permissions (`0o755`, ...).
+    #[must_use]
+    pub fn file(self, path: &str, permissions: u32, data: &[u8]) -> Self {
+        self.node(path, S_IFREG | permissions, (0, 0), data)
     }
 
-    fn folder(&mut self, path: &str) -> io::Result<()> {
-        if path.is_empty() || !self.folders.insert(path.to_owned()) {
-            return Ok(());
-        }
-        self.entry(path, S_IFDIR | 0o755, (0, 0), &[])
+    /// Adds a character device.
+    #[must_use]
+    pub fn char_device(self, path: &str, major: u32, minor: u32) -> Self {
+        self.node(path, S_IFCHR | 0o600, (major, minor), &[])
     }
 
     /// The archive's bytes, with the trailer that ends it.
     ///
     /// # Errors
-    /// Never in practice: the trailer is small.
+    /// A file has more than newc's 32 bits for a size.
     pub fn finish(mut self) -> io::Result<Vec<u8>> {
-        self.entry("TRAILER!!!", 0, (0, 0), &[])?;
-        Ok(self.bytes)
+        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        if self.is_too_large { Err(io::Error::other("too large for an initramfs")) } else { Ok(self.bytes) }
     }
 
-    fn entry(&mut self, path: &str, mode: u32, (major, minor): (u32, u32), data: &[u8]) -> io::Result<()> {
-        let narrow = |len: usize| u32::try_from(len).map_err(|_| io::Error::other("too large for an initramfs"));
-        let (size, name_size) = (narrow(data.len())?, narrow(path.len() + 1)?);
+    /// What [`Initramfs::finish`] gives, behind other archives.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_to(self, mut archives: Vec<u8>) -> io::Result<Vec<u8>> {
+        archives.resize(archives.len().next_multiple_of(4), 0);
+        archives.extend(self.finish()?);
+        Ok(archives)
+    }
+
+    fn node(mut self, path: &str, mode: u32, device: (u32, u32), data: &[u8]) -> Self {
+        let path = path.trim_start_matches('/');
+        for (at, _) in path.match_indices('/') {
+            let folder = path.get(..at).unwrap_or_default();
+            if !folder.is_empty() && self.folders.insert(folder.to_owned()) {
+                self.entry(folder, S_IFDIR | 0o755, (0, 0), &[]);
+            }
+        }
+        self.entry(path, mode, device, data);
+        self
+    }
+
+    fn entry(&mut self, path: &str, mode: u32, (major, minor): (u32, u32), data: &[u8]) {
+        let (Ok(size), Ok(name_size)) = (u32::try_from(data.len()), u32::try_from(path.len() + 1)) else {
+            self.is_too_large = true;
+            return;
+        };
         let inode = self.entries;
         self.entries += 1;
         // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
@@ -79,7 +91,6 @@ impl Initramfs {
         self.pad();
         self.bytes.extend_from_slice(data);
         self.pad();
-        Ok(())
     }
 
     /// Names and data are padded so that the next thing starts at a multiple of 4 of the archive.
@@ -93,9 +104,8 @@ mod tests {
     use super::Initramfs;
 
     #[test]
-    fn a_file_and_its_folder_are_newc() {
-        let mut archive = Initramfs::new();
-        archive.file("/a/b", 0o644, b"x\n").expect("small");
+    fn files_with_their_folders_are_byte_for_byte_newc() {
+        let archive = Initramfs::new().file("/a/b", 0o644, b"x\n").file("/a/c", 0o755, b"").finish().expect("small");
         let expected: &[u8] = b"\
             070701\
             00000000000041ed000000000000000000000001000000000000000000000000000000000000000000000000\
@@ -105,10 +115,22 @@ mod tests {
             00000001000081a4000000000000000000000001000000000000000200000000000000000000000000000000\
             0000000400000000\
             a/b\0\0\0\
-            x\n\0\0";
-        assert_eq!(String::from_utf8_lossy(&archive.bytes), String::from_utf8_lossy(expected));
-        let whole = archive.finish().expect("small");
-        assert!(whole.ends_with(b"TRAILER!!!\0\0\0\0"));
-        assert_eq!(whole.len() % 4, 0);
+            x\n\0\0\
+            070701\
+            00000002000081ed000000000000000000000001000000000000000000000000000000000000000000000000\
+            0000000400000000\
+            a/c\0\0\0\
+            070701\
+            00000003000000000000000000000000000000010000000000000000\
+            000000000000000000000000000000000000000b00000000\
+            TRAILER!!!\0\0\0\0";
+        assert_eq!(String::from_utf8_lossy(&archive), String::from_utf8_lossy(expected));
+    }
+
+    #[test]
+    fn archives_follow_one_another_at_multiples_of_4() {
+        let both = Initramfs::new().append_to(b"odd".to_vec()).expect("small");
+        assert!(both.starts_with(b"odd\x00070701"));
+        assert_eq!(both.len() % 4, 0);
     }
 }

@@ -17,11 +17,29 @@
 //! # }
 //! ```
 //!
+//! A QEMU that gets nothing but what was asked for, and leaves its trace and summary as files, is a [`Running`]:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! use qkprobe_harness::{Boot, Signal};
+//!
+//! # fn main() -> Result<(), qkprobe_harness::Error> {
+//! let run = Boot::new("vmlinuz").initrd("initrd.img").probe("p:open do_sys_openat2").cpus(2).launch()?;
+//! run.wait_for_console("login:", Duration::from_secs(60))?;
+//! run.signal(Signal::Terminate);
+//! let left = run.finish(Duration::from_secs(90))?;
+//! assert!(left.summary().is_some_and(|summary| summary.probe("open").hits > 0));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! - [`boot`]: what to boot and how ([`Boot`]); [`arch`] knows what each architecture takes, [`qemu`] and [`plugin`] find the
 //!   programs, [`initramfs`] packs what the kernel starts from.
-//! - [`guest`]: a guest that runs ([`Guest`]): its events, its console, its end; [`streams`] is where they come from.
+//! - [`running`]: a QEMU that runs ([`Running`]): its console, its own words, signals, its end; [`folder`] is where its files are.
+//! - [`guest`]: the same with events ([`Guest`]); [`streams`] is where they come from.
+//! - [`summary`]: what the plugin counted.
 //! - [`control`]: the plugin's control socket; [`find`] finds those of guests that others started.
-//! - [`check`], [`target`]: definitions against an image, without a guest.
+//! - [`check`]: definitions against an image ([`ImageTarget`]), without a guest.
 //! - [`boot_test`]: tests as TOML files, with verdicts; [`record`] judges events by ftrace filters, [`positions`] says where the
 //!   vCPUs of a guest are that does nothing.
 //!
@@ -32,13 +50,15 @@
 pub mod arch;
 pub mod boot;
 pub mod boot_test;
+mod capture;
 pub mod check;
+mod command;
 pub mod control;
 pub mod error;
 pub mod escape;
 pub mod event;
 pub mod find;
-mod folder;
+pub mod folder;
 pub mod guest;
 pub mod initramfs;
 pub mod plugin;
@@ -47,10 +67,15 @@ mod process;
 pub mod qemu;
 mod qmp;
 pub mod record;
+pub mod running;
 pub mod streams;
-pub mod target;
+pub mod summary;
 pub mod units;
 
-pub use boot::Boot;
+pub use boot::{Boot, Threads};
+pub use command::doubled;
 pub use error::Error;
 pub use guest::Guest;
+pub use qkprobe_resolve::ImageTarget;
+pub use running::{Finished, Running, Signal};
+pub use summary::{ProbeSummary, Summary};

@@ -6,8 +6,8 @@ use crate::error::Error;
 
 const FILE: &str = "libqkprobe.so";
 
-/// The plugin's file: `given`, then `QKPROBE_PLUGIN`, then beside this program, then `../lib/qkprobe/`, and for a program that
-/// cargo built the `release` folder of the same target folder.
+/// The plugin's file: `given`, then `QKPROBE_PLUGIN`, then beside this program, then `../lib/qkprobe/`. For a program that cargo
+/// built, the `release` folder of the same target folder comes before those: a debug build of the plugin is many times slower.
 ///
 /// # Errors
 /// [`Error::NoPlugin`], or the named file is not there.
@@ -28,13 +28,13 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf, Error> {
 
 fn candidates(program: &Path) -> Vec<PathBuf> {
     let Some(folder) = program.parent() else { return Vec::new() };
-    let mut list = vec![folder.join(FILE)];
-    if let Some(above) = folder.parent() {
-        list.push(above.join("lib/qkprobe").join(FILE));
-        // TARGET/debug/qkprobe, and TARGET/debug/deps/TEST.
-        list.push(above.join("release").join(FILE));
-        list.extend(above.parent().filter(|_| folder.ends_with("deps")).map(|top| top.join("release").join(FILE)));
-    }
+    // TARGET/debug/qkprobe, or TARGET/debug/deps/TEST.
+    let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    let is_cargos = |profile: &&Path| folder.ends_with("deps") || profile.ends_with("debug");
+    let target = profile.filter(is_cargos).and_then(Path::parent);
+    let mut list: Vec<PathBuf> = target.map(|target| target.join("release").join(FILE)).into_iter().collect();
+    list.push(folder.join(FILE));
+    list.extend(folder.parent().map(|above| above.join("lib/qkprobe").join(FILE)));
     list
 }
 
@@ -47,11 +47,12 @@ mod tests {
         let list = |program: &str| -> Vec<String> {
             candidates(Path::new(program)).iter().map(|file| file.display().to_string()).collect()
         };
-        assert_eq!(
-            list("/usr/bin/qkprobe"),
-            ["/usr/bin/libqkprobe.so", "/usr/lib/qkprobe/libqkprobe.so", "/usr/release/libqkprobe.so"]
-        );
-        assert_eq!(list("/t/debug/deps/it-1")[3], "/t/release/libqkprobe.so");
+        assert_eq!(list("/usr/bin/qkprobe"), ["/usr/bin/libqkprobe.so", "/usr/lib/qkprobe/libqkprobe.so"]);
+        let built = ["/t/debug/qkprobe", "/t/debug/deps/it-1", "/t/release/deps/it-1", "/t/release/qkprobe"];
+        for program in built {
+            assert_eq!(list(program)[0], "/t/release/libqkprobe.so", "{program}");
+        }
+        assert_eq!(list("/t/debug/qkprobe")[1], "/t/debug/libqkprobe.so");
         assert!(matches!(find(Some(Path::new("/nonexistent/p.so"))), Err(Error::Io { .. })));
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::arch::GuestArch;
-use crate::boot::doubled;
+use crate::command::doubled;
 use crate::control::{Control, Status};
 use crate::error::Error;
-use crate::process::Process;
+use crate::folder::Folder;
+use crate::running::Running;
 
 /// A QEMU release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,27 +125,16 @@ pub fn installed(program: &str) -> Vec<PathBuf> {
 /// # Errors
 /// QEMU does not start, or the plugin refuses it; their words.
 pub fn try_plugin(program: &Path, plugin: &Path) -> Result<Status, Error> {
-    let folder = crate::folder::private().map_err(Error::io(std::env::temp_dir()))?;
-    let (socket, stderr) = (folder.path().join("control.sock"), folder.path().join("stderr"));
-    let mut command = Command::new(program);
+    let folder = Folder::small().map_err(Error::io(std::env::temp_dir()))?;
+    let socket = folder.path().join("control.sock");
     let option = |path: &Path| doubled(&path.display().to_string());
+    let mut command = Command::new(program);
     command.args(["-M", "none", "-S", "-nodefaults", "-display", "none", "-accel", "tcg", "-plugin"]);
     command.arg(format!("{},control={}", option(plugin), option(&socket)));
-    let err = std::fs::File::create(&stderr).map_err(Error::io(&stderr))?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err);
-    let mut process = Process::start(command).map_err(Error::io(program))?;
-    let give_up = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Ok(mut control) = Control::connect(&socket) {
-            return control.status();
-        }
-        if process.status().is_some() || Instant::now() > give_up {
-            let status = process.end().to_string();
-            let words = std::fs::read(&stderr).unwrap_or_default();
-            return Err(Error::Start { status, stderr: crate::escape::lines(&words).join("\n") });
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let running = Running::start(command, folder, None, None)?;
+    let mut control = Control::over(running.connect(&socket, Duration::from_secs(30))?)?;
+    control.greet()?;
+    control.status()
 }
 
 /// Where `cargo xtask setup` puts things.

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -25,10 +24,10 @@ pub(crate) struct Qmp {
 }
 
 impl Qmp {
-    /// Connects, and leaves the negotiation behind. Events become happenings.
-    pub(crate) fn connect(path: &Path, happenings: SyncSender<Happening>) -> Result<Self, Error> {
-        let socket = UnixStream::connect(path).map_err(Error::io(path))?;
-        let reader = socket.try_clone().map_err(Error::io(path))?;
+    /// Takes a new connection, and leaves the negotiation behind. Events become happenings.
+    pub(crate) fn over(socket: UnixStream, happenings: SyncSender<Happening>) -> Result<Self, Error> {
+        let refused = |error: std::io::Error| Error::Talk { what: QMP, detail: error.to_string() };
+        let reader = socket.try_clone().map_err(refused)?;
         let (send, replies) = sync_channel(16);
         let read = move || {
             for line in BufReader::new(reader).lines() {
@@ -44,7 +43,7 @@ impl Qmp {
                 }
             }
         };
-        let reader = thread::Builder::new().name("qkprobe-qmp".into()).spawn(read).map_err(Error::io(path))?;
+        let reader = thread::Builder::new().name("qkprobe-qmp".into()).spawn(read).map_err(refused)?;
         let mut qmp = Self { socket, replies, reader };
         qmp.execute("qmp_capabilities", Value::Null)?;
         Ok(qmp)

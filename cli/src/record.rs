@@ -7,8 +7,8 @@
 use qkprobe_lang::{Common, Definition, Filter, SymbolLookup, Target as _, TypeKind};
 use serde_json::Value;
 
+use crate::ImageTarget;
 use crate::event::Event;
-use crate::target::ImageTarget;
 
 /// Bytes that are not UTF-8 stand in JSON as U+EF80 to U+EFFF: 0xNN is U+EFNN.
 const STAND_INS: std::ops::RangeInclusive<char> = '\u{ef80}'..='\u{efff}';
@@ -112,7 +112,8 @@ mod tests {
 
     fn judge(definition: &str, event: &str, filter: &str) -> bool {
         let image = image();
-        let target = ImageTarget { arch: qkprobe_arch::by_name("x86_64").expect("this build has it"), image: &image };
+        let target =
+            ImageTarget { arch: qkprobe_arch::by_name("x86_64").expect("this build has it"), image: Some(&image) };
         let command = qkprobe_lang::parse(definition, &target, &Events::new()).expect("a definition");
         let Command::Add(definition) = command else { panic!("no definition") };
         let filter = Filter::compile(filter, &definition).expect("a filter");

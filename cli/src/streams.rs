@@ -33,33 +33,6 @@ const CHUNK: usize = 64 << 10;
 /// A longer line is passed on in pieces: a guest decides how long a line of its console is, and a record has its limit.
 const MAX_LINE: usize = 1 << 20;
 
-/// Passes bytes on as they come.
-pub(crate) fn console(mut from: impl Read + Send + 'static, to: SyncSender<Happening>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("qkprobe-console".into()).spawn(move || {
-        let mut buffer = vec![0; 4096];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let bytes = buffer.get(..count).unwrap_or_default().to_vec();
-            if to.send(Happening::Console(bytes)).is_err() {
-                break;
-            }
-        }
-    })
-}
-
-/// Passes lines on.
-pub(crate) fn stderr(mut from: impl Read + Send + 'static, to: SyncSender<Happening>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("qkprobe-stderr".into()).spawn(move || {
-        let mut lines = Lines::default();
-        let mut buffer = vec![0; 4096];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if !lines.feed(buffer.get(..count).unwrap_or_default(), |line| to.send(Happening::Stderr(line)).is_ok()) {
-                return;
-            }
-        }
-        lines.end(|line| to.send(Happening::Stderr(line)).is_ok());
-    })
-}
-
 /// The reading end of the pipe that the plugin writes its trace to.
 #[derive(Debug)]
 pub(crate) struct TracePipe {
@@ -132,13 +105,13 @@ fn wait_readable(pipe: &impl AsFd) {
 
 /// Takes lines out of bytes.
 #[derive(Debug, Default)]
-struct Lines {
+pub(crate) struct Lines {
     pending: Vec<u8>,
 }
 
 impl Lines {
     /// Hands each whole line on; false when nobody wants more.
-    fn feed(&mut self, bytes: &[u8], mut to: impl FnMut(String) -> bool) -> bool {
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut to: impl FnMut(String) -> bool) -> bool {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.pending.extend_from_slice(piece);
             let whole = piece.ends_with(b"\n");
@@ -154,10 +127,10 @@ impl Lines {
         true
     }
 
-    fn end(self, mut to: impl FnMut(String) -> bool) {
-        if !self.pending.is_empty() {
-            to(String::from_utf8_lossy(&self.pending).into_owned());
-        }
+    /// Hands the last one on, if it has no line break; false when nobody wants it.
+    pub(crate) fn end(&mut self, mut to: impl FnMut(String) -> bool) -> bool {
+        let last = std::mem::take(&mut self.pending);
+        last.is_empty() || to(String::from_utf8_lossy(&last).into_owned())
     }
 }
 
@@ -175,10 +148,10 @@ mod tests {
                 true
             }));
         }
-        lines.end(|line| {
+        assert!(lines.end(|line| {
             got.push(line);
             true
-        });
+        }));
         assert_eq!(got, ["abc", "d", "", "e\u{fffd}"]);
         let mut long = Lines::default();
         let mut count = 0;

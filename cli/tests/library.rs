@@ -76,3 +76,17 @@ fn an_init_program() {
     guest.wait_for_console("found it", PATIENCE).unwrap();
     assert_eq!(guest.wait_for_end(PATIENCE).unwrap(), End::PowerOff);
 }
+
+/// With nothing but what was asked for: the machine runs at once, and the trace is a file in the kernel's format.
+#[test]
+fn a_qemu_that_runs_by_itself() {
+    let run = boot("openclose 2 /one\n").probe("p:open do_sys_openat2 file=+0($arg2):ustring if file == \"/one\"");
+    let run = run.launch().unwrap();
+    run.wait_for_console("QK 1 ok openclose", PATIENCE).unwrap();
+    assert!(!run.folder().join("qmp.sock").exists() && !run.folder().join("control.sock").exists());
+    let left = run.finish(PATIENCE).unwrap();
+    assert!(left.status.success(), "{}", left.stderr);
+    assert_eq!(left.summary().unwrap().probe("open").hits, 2);
+    let trace = std::fs::read_to_string(left.folder.path().join("trace")).unwrap();
+    assert_eq!(trace.matches(": open: (do_sys_openat2+0x0/0x170) file=\"/one\"").count(), 2, "{trace}");
+}

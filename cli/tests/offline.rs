@@ -38,7 +38,7 @@ fn check() {
     assert!(place.run(&["check", "good.toml"]).code(2).stderr.contains("--kernel: no kernel image is named"));
     place.write(
         "bad.txt",
-        "p:a vfs_raed\np:b vfs_read+1\np:c vfs_read %rax\nr:d vfs_read+9\np:e vfs_read n=$arg1:u99\np:f vfs_read if x == 1\n",
+        "p:a vfs_raed\np:b vfs_read+1\np:c vfs_read %rax\nr:d vfs_read+9\np:e vfs_read n=$arg1:u99\np:f vfs_read if x == 1\nr:g vfs_read do user\n",
     );
     let bad = place.run(&["check", "-k", "vmlinuz", "bad.txt"]).code(1).stderr;
     for (line, error) in [
@@ -48,12 +48,14 @@ fn check() {
         (4, "Retprobe address must be an function entry"),
         (5, "Unknown type is specified"),
         (6, "Field not found"),
+        // What the plugin has against a definition without asking QEMU.
+        (7, "a return probe is for the kernel's own functions"),
     ] {
         let place = format!("bad.txt:{line}\n");
         let after = bad.split_once(&place).unwrap_or_else(|| panic!("no {place} in {bad}")).1;
         assert!(after.lines().next().unwrap().contains(error), "{line}: {error}\n{bad}");
     }
-    assert!(bad.starts_with("qkprobe: error: 6 mistakes\n"), "{bad}");
+    assert!(bad.starts_with("qkprobe: error: 7 mistakes\n"), "{bad}");
     // What a boot test expects of its probes is a part of it.
     place.write(
         "bad.toml",

@@ -163,13 +163,9 @@ fn every_example_of_every_help_works() {
     );
     // The guest that the clients' examples speak to.
     place.write("guest.toml", "control = 'control.sock'\n");
-    let mut archive = std::fs::read(place.path("initrd.img")).unwrap();
-    archive.extend(
-        qkprobe_tests::initramfs::Initramfs::new()
-            .file("/qk.script", 0o644, b"say ready\nuntil 1000000 /proc/version never\n")
-            .finish(),
-    );
-    place.write("busy.img", archive);
+    let script = b"say ready\nuntil 1000000 /proc/version never\n";
+    let busy = qkprobe_harness::initramfs::Initramfs::new().file("/qk.script", 0o644, script);
+    place.write("busy.img", busy.append_to(std::fs::read(place.path("initrd.img")).unwrap()).unwrap());
     let args = ["run", "-k", "vmlinuz", "-i", "busy.img", "-c", "guest.toml", "--console", "guest.console"];
     let mut guest = place.qkprobe(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("the guest", || {

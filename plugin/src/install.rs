@@ -3,21 +3,22 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use qkprobe_arch::{Arch, NoSuchSymbol, Paging};
+use qkprobe_arch::Arch;
 use qkprobe_lang::{Backpressure, Events, Format};
-use qkprobe_symbols::{KernelImage, Lookup, Machine as ImageMachine};
+use qkprobe_resolve::ImageTarget;
+use qkprobe_symbols::{KernelImage, Machine as ImageMachine};
 
 use crate::args::{self, Settings};
 use crate::control::{Feed, Listener};
 use crate::counters::Counters;
 use crate::engine::locate::Locator;
 use crate::engine::now;
+use crate::names::RuntimeNames;
 use crate::probes::prepare::{Abilities, Prepared, prepare};
 use crate::record::WriterHandle;
 use crate::record::format::Preamble;
 use crate::record::sink::Sink;
 use crate::record::writer::WriterConfig;
-use crate::resolve::{ImageTarget, RuntimeNames};
 use crate::running::{Machine, Parts, Plugin};
 
 /// A vCPU's ring: room for some ten thousand records, and for several of the longest there can be. Its pages are touched
@@ -46,13 +47,12 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
     let arch = arch_of(&machine.target, image.as_deref())?;
     let target = ImageTarget { arch, image: image.as_deref() };
     let mut events = Events::default();
-    let paging = paging_of(arch, image.as_deref());
+    let paging = target.paging().map(|paging| paging.map(Arc::from));
     let abilities = Abilities {
         api: machine.api,
         qemu: &machine.qemu,
         control: settings.control.is_some(),
         exact_stop: machine.api.set_pc.is_some(),
-        unfound: paging.as_ref().err().copied(),
     };
     let probes = prepare(&settings.probes, &mut events, &target, abilities).map_err(|refused| refused.message)?;
     if settings.verify && machine.api.translate_vaddr.is_none() {
@@ -130,16 +130,6 @@ fn add_symbols(image: &mut KernelImage, next: KernelImage) -> Result<(), String>
         return image.symbols.merge(&symbols).map_err(|error| error.to_string());
     }
     image.symbols.merge(&next.symbols).map_err(|error| error.to_string())
-}
-
-/// How the kernel's page tables are followed, where QEMU must not.
-fn paging_of(arch: &dyn Arch, image: Option<&KernelImage>) -> Result<Option<Arc<dyn Paging>>, NoSuchSymbol> {
-    let (Some(translate), Some(image)) = (arch.as_translate(), image) else { return Ok(None) };
-    let symbol = |name: &str| match image.symbols.lookup(None, name) {
-        Lookup::One(symbol) => Some(symbol.addr),
-        _ => None,
-    };
-    translate.paging(&symbol).map(|paging| Some(Arc::from(paging)))
 }
 
 /// The ISA that the kernel is for, when this QEMU runs it.

@@ -16,12 +16,12 @@ mod engine;
 mod halt;
 mod install;
 mod message;
+mod names;
 mod primitive;
 mod probes;
 mod qemu;
 mod record;
 pub mod registry;
-mod resolve;
 mod running;
 
 pub use api::{DATA_BYTES, Error, Guest, GuestAddr, Hit, Kprobe, Kretprobe, Pre, Privilege, Probe, ProbeHandle};

@@ -22,6 +22,7 @@ use crate::engine::vcpu::Vcpu;
 use crate::engine::verify::Verifier;
 use crate::halt::{HeldVcpu, Holds};
 use crate::message::say;
+use crate::names::RuntimeNames;
 use crate::primitive::Mutex;
 use crate::probes::Probes;
 use crate::probes::prepare::Prepared;
@@ -36,7 +37,6 @@ use crate::qemu::vcpus::{QemuVcpu, Vcpus};
 use crate::record::ring::Ring;
 use crate::record::{Notice, WriterHandle};
 use crate::registry::{Place, Registry, Site};
-use crate::resolve::RuntimeNames;
 
 /// The QEMU that loaded us.
 #[derive(Debug)]

@@ -106,10 +106,7 @@ impl Cache {
     /// # Errors
     /// [`CacheError::NoHome`].
     pub fn locate() -> Result<Self, CacheError> {
-        let non_empty = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let base = non_empty("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-        let base = base.or_else(|| non_empty("HOME").map(|home| home.join(".cache"))).ok_or(CacheError::NoHome)?;
-        Ok(Self { root: base.join("qkprobe") })
+        qkprobe_harness::qemu::cache_folder().map(|root| Self { root }).ok_or(CacheError::NoHome)
     }
 
     /// The cache, after a set-up has been made.
@@ -138,7 +135,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError::Missing`].
-    pub fn qemu(&self, qemu: Qemu, name: &str) -> Result<PathBuf, CacheError> {
+    pub fn qemu(&self, qemu: Qemu, name: impl AsRef<Path>) -> Result<PathBuf, CacheError> {
         existing(self.root.join("qemu").join(qemu.version()).join("bin").join(name))
     }
 

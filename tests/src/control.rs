@@ -1,13 +1,12 @@
 //! The other side of `control=SOCKET`.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use qkprobe_harness::Error;
+use qkprobe_harness::control::Control;
 use serde_json::{Value, json};
 
 use crate::boot::Boot;
@@ -43,14 +42,10 @@ impl fmt::Display for ControlError {
     }
 }
 
-/// A client of the control socket.
+/// A client of the control socket: the harness's, which panics where a test can only fail.
 #[derive(Debug)]
 pub struct ControlClient {
-    socket: UnixStream,
-    reader: BufReader<UnixStream>,
-    /// Lines that are no replies, in their order.
-    events: VecDeque<Value>,
-    next: u64,
+    inner: Control,
 }
 
 /// What a probe had counted when it was deleted, or has counted so far.
@@ -75,8 +70,7 @@ impl ControlClient {
     #[track_caller]
     pub fn connect(running: &Running) -> Self {
         let mut client = Self::connect_silently(running);
-        let greeting = client.line().expect("the server greets");
-        assert_eq!(greeting["protocol"], 1, "{greeting}");
+        client.inner.greet().expect("the server greets");
         client
     }
 
@@ -87,16 +81,14 @@ impl ControlClient {
     #[must_use]
     #[track_caller]
     pub fn connect_silently(running: &Running) -> Self {
-        let socket = connect(&running.folder().join(SOCKET));
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        let reader = BufReader::new(socket.try_clone().expect("a socket can be cloned"));
-        Self { socket, reader, events: VecDeque::new(), next: 1 }
+        let socket = connect(running, SOCKET);
+        Self { inner: Control::over(socket).expect("a socket can be prepared") }
     }
 
     /// The socket itself, for what no honest client does.
     #[must_use]
     pub fn socket(&self) -> &UnixStream {
-        &self.socket
+        self.inner.socket()
     }
 
     /// The next line from the server; `None` when it closed the connection.
@@ -105,13 +97,7 @@ impl ControlClient {
     /// The line is no JSON, or none comes.
     #[track_caller]
     pub fn line(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        match self.reader.read_line(&mut line) {
-            Ok(0) => None,
-            Ok(_) => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
-            Err(error) => panic!("no line from the server: {error}"),
-        }
+        self.inner.line().unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Sends a request without waiting for the reply; returns its id.
@@ -119,12 +105,8 @@ impl ControlClient {
     /// # Panics
     /// The server is gone.
     #[track_caller]
-    pub fn send(&mut self, mut request: Value) -> u64 {
-        let id = self.next;
-        self.next += 1;
-        request["id"] = id.into();
-        self.socket.write_all(format!("{request}\n").as_bytes()).expect("the server reads");
-        id
+    pub fn send(&mut self, request: Value) -> u64 {
+        self.inner.send(request).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Sends a request and waits for its result.
@@ -136,24 +118,10 @@ impl ControlClient {
     /// No reply comes.
     #[track_caller]
     pub fn try_request(&mut self, request: Value) -> Result<Value, ControlError> {
-        let id = self.send(request.clone());
-        loop {
-            let mut line = self.line().unwrap_or_else(|| panic!("the server closed before its reply to {request}"));
-            if line.get("ok").is_none() {
-                self.events.push_back(line);
-                continue;
-            }
-            assert_eq!(line["id"], id, "the reply to {request}: {line}");
-            if line["ok"] == true {
-                return Ok(line["result"].take());
-            }
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let error = &line["error"];
-            return Err(ControlError {
-                code: text(&error["code"]),
-                errno: error["errno"].as_i64().unwrap_or_default(),
-                message: text(&error["message"]),
-            });
+        match self.inner.request(request.clone()) {
+            Ok(result) => Ok(result),
+            Err(Error::Refused { code, errno, message }) => Err(ControlError { code, errno, message }),
+            Err(error) => panic!("{request}: {error}"),
         }
     }
 
@@ -232,12 +200,12 @@ impl ControlClient {
     /// None comes.
     #[track_caller]
     pub fn event(&mut self) -> Value {
-        self.events.pop_front().or_else(|| self.line()).expect("the server is there")
+        self.inner.event(Some(PATIENCE)).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// What came so far and is no reply.
     pub fn take_events(&mut self) -> Vec<Value> {
-        self.events.drain(..).collect()
+        self.inner.take_events()
     }
 }
 
@@ -255,27 +223,8 @@ fn counts(list: &Value) -> Vec<Counts> {
     list.as_array().unwrap_or_else(|| panic!("no list: {list}")).iter().map(one).collect()
 }
 
-fn stderr_beside(path: &Path) -> String {
-    std::fs::read_to_string(path.with_file_name("stderr")).unwrap_or_default()
-}
-
-/// Whether QEMU was refused its start.
-fn says_error(path: &Path) -> bool {
-    stderr_beside(path).contains("qkprobe: error: ")
-}
-
 /// Connects as soon as the socket is there.
 #[track_caller]
-pub(crate) fn connect(path: &Path) -> UnixStream {
-    let start = Instant::now();
-    loop {
-        match UnixStream::connect(path) {
-            Ok(socket) => return socket,
-            Err(error) if start.elapsed() > PATIENCE || says_error(path) => {
-                panic!("{}: {error}\n{}", path.display(), stderr_beside(path))
-            }
-            Err(_) => {}
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+pub(crate) fn connect(running: &Running, name: &str) -> UnixStream {
+    running.connect(Path::new(name), PATIENCE).unwrap_or_else(|error| panic!("{name}: {error}"))
 }

@@ -24,9 +24,7 @@ impl Boot {
     #[must_use]
     pub fn gates(self) -> Self {
         let path = if self.kernel().arch().asks_at_gates() { ASKING_GATE } else { GATE };
-        let chardev = format!("socket,id=gate,path={path},server=on,wait=off");
-        let port = self.kernel().arch().second_port("gate");
-        self.extra_args(["-chardev".to_owned(), chardev]).extra_args(port)
+        self.second_port(format!("socket,path={path},server=on,wait=off"))
     }
 }
 
@@ -59,7 +57,7 @@ impl Gate {
             thread::sleep(Duration::from_millis(5));
         }
         let questions: Option<Arc<AtomicU32>> = asks.exists().then(Arc::default);
-        let port = connect(&if questions.is_some() { asks } else { hears });
+        let port = connect(running, if questions.is_some() { ASKING_GATE } else { GATE });
         // The terminal's echo is of no use, and must not fill the socket.
         let mut echo = port.try_clone().expect("a socket can be cloned");
         let count = questions.clone();
@@ -205,11 +203,10 @@ impl Guest {
 impl Drop for Guest {
     /// A failed test shows what QEMU had to say.
     fn drop(&mut self) {
-        if let Some(running) = self.running.as_mut().filter(|_| thread::panicking()) {
+        if let Some(running) = self.running.as_ref().filter(|_| thread::panicking()) {
             // One that crashes takes its time.
             thread::sleep(Duration::from_secs(2));
-            let stderr = std::fs::read_to_string(running.folder().join("stderr")).unwrap_or_default();
-            eprintln!("QEMU: {:?}\n{stderr}{}", running.try_wait(), running.console());
+            eprintln!("QEMU: {:?}\n{}{}", running.status(), running.stderr(), running.console());
         }
     }
 }

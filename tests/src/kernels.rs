@@ -1,4 +1,4 @@
-//! The guests: architectures with their QEMU machines, and the kernels of each.
+//! The guests of the cache: architectures, of which the harness knows the machines, and the kernels of each.
 
 /// A guest architecture, by the word that names its folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,89 +40,42 @@ impl GuestArch {
         Self::ALL.into_iter().find(|arch| arch.name() == text)
     }
 
+    /// What the harness knows of it.
+    ///
+    /// # Panics
+    /// Never: every architecture of the set-up is one of the harness's.
+    #[must_use]
+    pub fn row(self) -> &'static qkprobe_harness::arch::GuestArch {
+        let name = match self {
+            // `uname`'s word.
+            Self::Ppc32 => "ppc",
+            other => other.name(),
+        };
+        qkprobe_harness::arch::GuestArch::by_name(name).expect("a row")
+    }
+
     /// The program that emulates it.
     #[must_use]
-    pub const fn qemu_program(self) -> &'static str {
-        match self {
-            Self::X86_64 => "qemu-system-x86_64",
-            Self::I386 => "qemu-system-i386",
-            // One program for both byte orders: each interrupt and each kernel chooses its own.
-            Self::Ppc64le | Self::Ppc64 => "qemu-system-ppc64",
-            Self::Ppc32 => "qemu-system-ppc",
-            Self::Sparc64 => "qemu-system-sparc64",
-        }
+    pub fn qemu_program(self) -> String {
+        self.row().program()
     }
 
-    /// The most vCPUs that the machine of [`machine`](Self::machine) has.
+    /// The most vCPUs that its machine has.
     #[must_use]
-    pub const fn max_cpus(self) -> u32 {
-        match self {
-            Self::X86_64 | Self::I386 | Self::Ppc64le | Self::Ppc64 => 8,
-            Self::Ppc32 | Self::Sparc64 => 1,
-        }
+    pub fn max_cpus(self) -> u32 {
+        self.row().max_cpus
     }
 
-    /// The machine options without which a guest of this architecture does not boot as the tests expect.
-    const fn machine(self) -> &'static [&'static str] {
-        match self {
-            Self::X86_64 | Self::I386 => &["-M", "pc", "-cpu", "max"],
-            // With QEMU's own small firmware it takes a third of the time.
-            Self::Ppc64le | Self::Ppc64 => &["-M", "pseries,x-vof=on", "-cpu", "power9"],
-            Self::Ppc32 => &["-M", "mac99", "-cpu", "g4"],
-            Self::Sparc64 => &["-M", "sun4u"],
-        }
-    }
-
-    /// The memory in MB that is enough for every kernel of it.
-    pub(crate) const fn memory_mb(self) -> u32 {
-        match self {
-            Self::Ppc32 => 256,
-            _ => 512,
-        }
-    }
-
-    /// The device that `console=` names for the first `-serial`.
+    /// The device that `console=` names for the first serial port.
     #[must_use]
-    pub const fn console(self) -> &'static str {
-        match self {
-            Self::Ppc64le | Self::Ppc64 => "hvc0",
-            Self::X86_64 | Self::I386 | Self::Ppc32 | Self::Sparc64 => "ttyS0",
-        }
-    }
-
-    /// What each command line of the kernel has besides the console.
-    pub(crate) const fn append(self) -> &'static str {
-        match self {
-            // A busy host may deliver the timer's first ticks too late for the kernel's check of its wiring.
-            Self::X86_64 | Self::I386 => "panic=-1 no_timer_check",
-            // OpenBIOS has no reset: the kernel would panic for ever because it cannot restart.
-            Self::Sparc64 => "panic=0",
-            _ => "panic=-1",
-        }
-    }
-
-    /// What a kernel says last, where nothing ends QEMU then.
-    pub(crate) const fn last_words(self) -> Option<&'static str> {
-        match self {
-            Self::Sparc64 => Some("---[ end Kernel panic"),
-            _ => None,
-        }
+    pub fn console(self) -> &'static str {
+        self.row().console
     }
 
     /// Whether the guest asks for what it wants to read at its second port, so that nothing is sent before: the serial
     /// ports of QEMU's Power Macintosh get stuck when something comes while the guest opens or closes them.
     pub(crate) const fn asks_at_gates(self) -> bool {
         matches!(self, Self::Ppc32)
-    }
-
-    /// The options that make the character device `chardev` the guest's `/dev/ttyS1`.
-    pub(crate) fn second_port(self, chardev: &str) -> [String; 2] {
-        match self {
-            // The firmware's device tree has one port of the machine's own, so the second is a card.
-            Self::Sparc64 => ["-device".to_owned(), format!("pci-serial,bus=pciB,chardev={chardev}")],
-            // On pseries that is hvc1; the init program makes a link.
-            _ => ["-serial".to_owned(), format!("chardev:{chardev}")],
-        }
     }
 }
 
@@ -231,12 +184,12 @@ impl GuestKernel {
         !matches!(self, Self::X86_64Bare | Self::Ppc64Bare | Self::Ppc64leBare | Self::Sparc64Bare)
     }
 
-    /// The machine options without which it does not boot as the tests expect.
-    pub(crate) const fn machine(self) -> &'static [&'static str] {
+    /// The CPU that it needs, if that is not its architecture's.
+    pub(crate) const fn cpu(self) -> Option<&'static str> {
         match self {
             // Prefixed instructions.
-            Self::Ppc64Bare | Self::Ppc64leBare => &["-M", "pseries,x-vof=on", "-cpu", "power10"],
-            _ => self.arch().machine(),
+            Self::Ppc64Bare | Self::Ppc64leBare => Some("power10"),
+            _ => None,
         }
     }
 
@@ -267,6 +220,7 @@ mod tests {
         for arch in GuestArch::ALL {
             assert_eq!(GuestKernel::of(arch).arch(), arch);
             assert_eq!(GuestArch::from_name(arch.name()), Some(arch));
+            assert!(arch.name().starts_with(arch.row().name));
         }
     }
 }

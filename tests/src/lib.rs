@@ -1,4 +1,5 @@
-//! Boots guest kernels in QEMU, with or without the plugin, and says what came out.
+//! Boots guest kernels in QEMU, with or without the plugin, and says what came out: the library `qkprobe_harness`, which has the
+//! mechanisms, with the kernels, QEMUs and init program of this project's set-up.
 //!
 //! ```no_run
 //! use qkprobe_tests::{Boot, GuestKernel, Qemu};
@@ -15,15 +16,14 @@
 //! ```
 //!
 //! - [`cache`]: where the QEMUs, kernels and the init program are ([`Cache`]); `cargo xtask setup` puts them there.
-//! - [`kernels`]: the guests: architectures and kernels ([`GuestKernel`]).
-//! - [`boot`]: what to boot and how ([`Boot`]), down to QEMU's command line.
-//! - [`running`]: a QEMU that runs ([`Running`]): its console, signals, its end.
-//! - [`result`]: what a boot left behind ([`BootResult`]), parsed.
-//! - [`control`]: the plugin's control socket ([`ControlClient`]).
+//! - [`kernels`]: the guests of the cache: architectures and kernels ([`GuestKernel`]).
+//! - [`boot`]: what to boot and how ([`Boot`]), over the harness's builder.
+//! - [`running`]: a QEMU that runs ([`Running`]), over the harness's.
+//! - [`result`]: what a boot left behind ([`BootResult`]), with the init program's lines.
+//! - [`control`]: the plugin's control socket ([`ControlClient`]), for tests: what fails panics.
 //! - [`guest`]: a guest that does its script step by step ([`Guest`]).
-//! - [`initramfs`]: the archive that the guest starts from.
 //!
-//! The environment: `QKPROBE_PLUGIN` is the plugin to load (else the newest `release/libqkprobe.so` of the workspace),
+//! The environment: `QKPROBE_PLUGIN` is the plugin to load (else the release build in the target folder),
 //! `QKPROBE_QEMU` limits [`Qemu::selected`] to one version, `QKPROBE_KEEP=1` keeps each boot's folder and prints its
 //! name.
 
@@ -31,7 +31,6 @@ pub mod boot;
 pub mod cache;
 pub mod control;
 pub mod guest;
-pub mod initramfs;
 pub mod kernels;
 pub mod result;
 pub mod running;
@@ -41,5 +40,6 @@ pub use cache::{Cache, CacheError, Qemu};
 pub use control::{ControlClient, ControlError, Counts};
 pub use guest::{Gate, Guest, gate};
 pub use kernels::{GuestArch, GuestKernel};
-pub use result::{BootResult, ProbeSummary, QkLine, Summary};
+pub use qkprobe_harness::{ProbeSummary, Summary};
+pub use result::{BootResult, QkLine};
 pub use running::{BootError, Running, Signal};

@@ -4,8 +4,10 @@ use std::fs;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
-use tempfile::TempDir;
+use qkprobe_harness::folder::Folder;
+use qkprobe_harness::{Finished, Summary};
+
+use crate::boot::SECOND_SERIAL;
 
 /// A QEMU run from its start to its end.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub struct BootResult {
     /// The lines of the init program, in order.
     pub qk: Vec<QkLine>,
     summary: Option<String>,
-    folder: TempDir,
+    folder: Folder,
 }
 
 /// A line that the init program printed about one line of its script.
@@ -43,68 +45,17 @@ pub struct QkLine {
     pub text: String,
 }
 
-/// The plugin's `summary=` file.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Summary {
-    /// QEMU's version.
-    #[serde(default)]
-    pub qemu: String,
-    /// The version of the plugin API that was spoken.
-    #[serde(default)]
-    pub api: u32,
-    /// QEMU's name of the guest's architecture.
-    #[serde(default)]
-    pub target: String,
-    /// One entry per probe, in the order of registration.
-    pub probes: Vec<ProbeSummary>,
-}
-
-/// One probe in a [`Summary`].
-#[derive(Clone, Debug, Deserialize)]
-pub struct ProbeSummary {
-    /// The event's name.
-    pub name: String,
-    /// `p`, `r`, `count`, ...
-    #[serde(default)]
-    pub kind: String,
-    /// The place as the user wrote it.
-    #[serde(default)]
-    pub place: String,
-    /// The guest's virtual address, if the place was resolved.
-    #[serde(default, deserialize_with = "address")]
-    pub address: Option<u64>,
-    /// How often it fired.
-    pub hits: u64,
-    /// How often it could not fire.
-    #[serde(default)]
-    pub missed: u64,
-    /// How many records were lost after it fired.
-    #[serde(default)]
-    pub dropped: u64,
-    /// How often its filter said no.
-    #[serde(default)]
-    pub filtered: u64,
-    /// How often its instruction ran again after an exception that it had raised.
-    #[serde(default)]
-    pub reexecuted: u64,
-    /// Calls that have not returned.
-    #[serde(default)]
-    pub pending: u64,
-    /// Calls that never will.
-    #[serde(default)]
-    pub abandoned: u64,
-}
-
 impl BootResult {
-    pub(crate) fn collect(status: ExitStatus, duration: Duration, console: String, folder: TempDir) -> Self {
+    pub(crate) fn collect(finished: Finished) -> Self {
+        let Finished { status, duration, console, stderr, folder, .. } = finished;
         let read =
             |name: &str| fs::read(folder.path().join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Self {
             status,
             duration,
-            stderr: read("stderr").unwrap_or_default(),
+            stderr,
             trace: read("trace").unwrap_or_default(),
-            second_serial: read("serial2").unwrap_or_default(),
+            second_serial: read(SECOND_SERIAL).unwrap_or_default(),
             qk: console.lines().filter_map(QkLine::parse).collect(),
             summary: read("summary.json").ok(),
             console,
@@ -177,9 +128,17 @@ impl BootResult {
     #[must_use]
     #[track_caller]
     pub fn summary(&self) -> Summary {
-        let text =
-            self.summary.as_ref().unwrap_or_else(|| panic!("the plugin wrote no summary; stderr:\n{}", self.stderr));
-        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in the summary:\n{text}"))
+        self.try_summary().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The plugin's summary.
+    ///
+    /// # Errors
+    /// The plugin wrote none, or one that is no summary; for people.
+    pub fn try_summary(&self) -> Result<Summary, String> {
+        let missing = || format!("the plugin wrote no summary; stderr:\n{}", self.stderr);
+        let text = self.summary.as_ref().ok_or_else(missing)?;
+        serde_json::from_str(text).map_err(|error| format!("{error} in the summary:\n{text}"))
     }
 }
 
@@ -218,37 +177,6 @@ impl QkLine {
     }
 }
 
-impl Summary {
-    /// The probe of this name.
-    ///
-    /// # Panics
-    /// There is none.
-    #[must_use]
-    #[track_caller]
-    pub fn probe(&self, name: &str) -> &ProbeSummary {
-        self.probes.iter().find(|probe| probe.name == name).unwrap_or_else(|| panic!("no probe {name} in {self:?}"))
-    }
-}
-
-/// An address is a number, or as text `0x...`: JSON readers that know only floating point lose a kernel address's last
-/// bits.
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Form {
-        Number(u64),
-        Text(String),
-    }
-    match Option::<Form>::deserialize(deserializer)? {
-        None => Ok(None),
-        Some(Form::Number(address)) => Ok(Some(address)),
-        Some(Form::Text(text)) => {
-            let digits = text.strip_prefix("0x").unwrap_or(&text);
-            u64::from_str_radix(digits, 16).map(Some).map_err(serde::de::Error::custom)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,17 +193,5 @@ mod tests {
         for other in ["QK end", "QK begin", "QK 4 begin", "QK 4 end-of-file", "[    0.1] QK 3 ok x"] {
             assert_eq!(line(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn summary_with_both_forms_of_an_address() {
-        let text = r#"{"qemu": "11.1.3", "api": 7, "target": "x86_64", "more": 1, "probes": [
-            {"name": "a", "kind": "p", "place": "f+4", "address": "0xffffffff81000004", "hits": 3, "missed": 1, "dropped": 2},
-            {"name": "b", "address": 4096, "hits": 0}, {"name": "c", "address": null, "hits": 0}]}"#;
-        let summary: Summary = serde_json::from_str(text).unwrap();
-        assert_eq!(summary.probe("a").address, Some(0xffff_ffff_8100_0004));
-        assert_eq!(summary.probe("b").address, Some(0x1000));
-        assert_eq!(summary.probe("c").address, None);
-        assert_eq!((summary.probe("a").missed, summary.probe("a").dropped), (1, 2));
     }
 }

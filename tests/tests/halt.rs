@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,18 +29,7 @@ struct Peer {
 impl Peer {
     /// Connects when the socket is there, and reads the greeting.
     fn connect(running: &mut Running, name: &str) -> Self {
-        let path = running.folder().join(name);
-        let start = Instant::now();
-        let stream = loop {
-            match UnixStream::connect(&path) {
-                Ok(stream) => break stream,
-                Err(error) => {
-                    assert!(running.try_wait().unwrap().is_none(), "QEMU ended");
-                    assert!(start.elapsed() < PATIENCE, "{}: {error}", path.display());
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-            }
-        };
+        let stream = running.connect(Path::new(name), PATIENCE).unwrap_or_else(|error| panic!("{error}"));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut peer = Self { lines: BufReader::new(stream.try_clone().unwrap()), stream };
         peer.receive();

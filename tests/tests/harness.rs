@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use qkprobe_harness::Error;
 use qkprobe_symbols::KernelImage;
 use qkprobe_tests::{Boot, BootError, Cache, Gate, GuestArch, GuestKernel, Qemu, Signal, gate};
 
@@ -236,11 +237,11 @@ fn running_guest_takes_signals() {
 fn time_is_limited() {
     let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).script(["say here", "sleep 60000"]);
     let error = boot.clone().timeout(Duration::from_secs(1)).try_run().unwrap_err();
-    assert!(matches!(error, BootError::Timeout { .. }), "{error}");
+    assert!(matches!(error, BootError::Guest(Error::Timeout { .. })), "{error}");
     let mut running = boot.spawn().unwrap();
     let (pid, folder) = (running.pid(), running.folder().to_owned());
     let error = running.wait_for_console("never", Duration::from_millis(1500)).unwrap_err();
-    assert!(error.to_string().contains("without \"never\" on the console"), "{error}");
+    assert!(error.to_string().contains("\"never\" on the console did not come within 1.5 s"), "{error}");
     drop(running);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     assert!(!folder.exists());

@@ -491,14 +491,8 @@ fn kernel_time(console: &str) -> f64 {
 
 /// Waits for `text` on QEMU's stderr; returns the kernel's clock then.
 #[track_caller]
-fn wait_for_stderr(running: &mut Running, text: &str) -> f64 {
-    let start = Instant::now();
-    let stderr = |running: &Running| fs::read_to_string(running.folder().join("stderr")).unwrap();
-    while !stderr(running).contains(text) {
-        assert!(running.try_wait().unwrap().is_none(), "QEMU ended without {text:?}:\n{}", stderr(running));
-        assert!(start.elapsed() < Duration::from_secs(60), "no {text:?}:\n{}", stderr(running));
-        std::thread::sleep(Duration::from_millis(2));
-    }
+fn wait_for_stderr(running: &Running, text: &str) -> f64 {
+    running.wait_for_stderr(text, Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error}"));
     kernel_time(&running.console())
 }
 
@@ -535,8 +529,8 @@ fn boot_with_other(qemu: Qemu, boots: GuestKernel, given: GuestKernel) -> Boot {
 fn another_kernel_runs() {
     for qemu in Qemu::selected() {
         for (boots, given, append) in [(V6_1, V6_12, ""), (V6_12, V6_1, ""), (V6_1, V6_12, "nokaslr")] {
-            let mut running = boot_with_other(qemu, boots, given).append(append).spawn().unwrap();
-            let time = wait_for_stderr(&mut running, "runs another kernel");
+            let running = boot_with_other(qemu, boots, given).append(append).spawn().unwrap();
+            let time = wait_for_stderr(&running, "runs another kernel");
             assert!(time < 1.0, "{qemu}: told {time} s into the kernel's life");
             let result = running.finish().unwrap();
             assert_lived_on(&result, "the guest runs another kernel than kernel= names, so no probe can arm");
@@ -600,8 +594,8 @@ fn symbols_alone_that_do_not_fit() {
     let other = system_map(GuestKernel::X86_64Cloud6_12);
     for qemu in Qemu::selected() {
         for (map, append) in [(&right, ""), (&other, "nokaslr"), (&other, "")] {
-            let mut running = boot_with_map(qemu, map, folder.path(), append).spawn().unwrap();
-            let time = wait_for_stderr(&mut running, "do not fit the kernel that runs");
+            let running = boot_with_map(qemu, map, folder.path(), append).spawn().unwrap();
+            let time = wait_for_stderr(&running, "do not fit the kernel that runs");
             assert!(time < 1.0, "{qemu}, {append:?}: told {time} s into the kernel's life");
             let result = running.finish().unwrap();
             result.assert_ok();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use qkprobe_tests::initramfs::Initramfs;
+use qkprobe_harness::initramfs::Initramfs;
 use qkprobe_tests::{Boot, Cache, GuestKernel, Qemu, Running, Signal, Summary, plugin_path};
 use tempfile::TempDir;
 
@@ -42,9 +42,9 @@ impl Machine {
         let cache = Cache::open().unwrap();
         let path = |name: &str| folder.path().join(name);
         let script = script.iter().map(|line| format!("{line}\n")).collect::<String>();
-        let mut initrd = fs::read(cache.initramfs(KERNEL.arch()).unwrap()).unwrap();
-        initrd.extend(Initramfs::new().file("/qk.script", 0o644, script.as_bytes()).finish());
-        fs::write(path("initrd"), initrd).unwrap();
+        let init = fs::read(cache.initramfs(KERNEL.arch()).unwrap()).unwrap();
+        let script = Initramfs::new().file("/qk.script", 0o644, script.as_bytes());
+        fs::write(path("initrd"), script.append_to(init).unwrap()).unwrap();
         let plugin = format!("{},{}", plugin_path().unwrap().display(), plugin_args.join(","));
         let child = Command::new("sh")
             .args(["-c", exec, "sh"])

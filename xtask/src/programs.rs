@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use qkprobe_tests::initramfs::Initramfs;
+use qkprobe_harness::initramfs::Initramfs;
 use qkprobe_tests::{GuestArch, GuestKernel};
 
 use crate::cross;
@@ -155,12 +155,7 @@ pub(crate) fn make_init(item: &str, arch: GuestArch, folder: &Path, tools: Tools
         format!("the guests' init program does not build (it needs the packages {gcc} and {libc}): {error}")
     })?;
     let io = |error: std::io::Error| format!("{}: {error}", folder.display());
-    // The kernel opens /dev/console for init before anything can be mounted.
-    let archive = Initramfs::new()
-        .dir("/dev")
-        .char_device("/dev/console", 5, 1)
-        .file("/init", 0o755, &fs::read(&program).map_err(io)?)
-        .finish();
+    let archive = Initramfs::with_init(&fs::read(&program).map_err(io)?).finish().map_err(io)?;
     fs::write(folder.join("initramfs.cpio"), archive).map_err(io)
 }
 

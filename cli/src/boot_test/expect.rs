@@ -14,10 +14,10 @@ use super::count::Count;
 use super::file::{Expect, ExpectSpec, Latency};
 use super::retval::{Retval, returned};
 use super::selector::Selector;
+use crate::ImageTarget;
 use crate::check::Checked;
 use crate::event::Event;
 use crate::record;
-use crate::target::ImageTarget;
 use crate::units::nanoseconds;
 
 /// Events that an expectation shows.

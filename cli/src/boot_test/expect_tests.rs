@@ -7,9 +7,9 @@ use qkprobe_symbols::{GuestAddr, KernelImage, Machine, SymbolTable};
 
 use super::expect::{Expectation, State};
 use super::file::TestFile;
+use crate::ImageTarget;
 use crate::check::check;
 use crate::event::Event;
-use crate::target::ImageTarget;
 
 const PROBES: &str = "[[probe]]\ndef = 'p:a f n=%di:u32 s=+0(%si):string'\n[[probe]]\ndef = 'p:b g'\n\
                       [[probe]]\ndef = 'r:ret f v=$retval ns=$latency'\n[[probe]]\ndef = 'p:c g'\naction = 'count'\n";
@@ -31,7 +31,7 @@ fn compile(expect: &str) -> Result<Vec<Expectation>, String> {
     let file = TestFile::parse(Path::new("/t/x.toml"), &format!("{PROBES}[[expect]]\n{expect}\n"));
     let file = file.map_err(|error| error.to_string())?;
     let image = image();
-    let target = ImageTarget { arch: qkprobe_arch::by_name("x86_64").expect("this build has it"), image: &image };
+    let target = ImageTarget { arch: qkprobe_arch::by_name("x86_64").expect("this build has it"), image: Some(&image) };
     let probes = check(&file.probes, &target).map_err(|mistakes| mistakes.join("\n"))?;
     Expectation::compile(&file.expect[0], &probes)
 }
@@ -39,7 +39,7 @@ fn compile(expect: &str) -> Result<Vec<Expectation>, String> {
 /// What each of the expectation's parts says after these events.
 fn judge(expect: &str, events: &[Event]) -> Vec<Result<(), String>> {
     let image = image();
-    let target = ImageTarget { arch: qkprobe_arch::by_name("x86_64").expect("this build has it"), image: &image };
+    let target = ImageTarget { arch: qkprobe_arch::by_name("x86_64").expect("this build has it"), image: Some(&image) };
     let mut list = compile(expect).expect("compiles");
     for event in events {
         list.iter_mut().for_each(|one| one.event(event, &target));

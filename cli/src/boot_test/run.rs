@@ -9,20 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use qkprobe_symbols::{KernelImage, Lookup};
+use qkprobe_lang::{SymbolLookup, Target as _};
+use qkprobe_symbols::KernelImage;
 
 use super::expect::{Expectation, State};
 use super::file::{TestFile, WantedEnd};
 use super::verdict::{ExpectationReport, ProbeReport, TestReport, Verdict};
+use crate::ImageTarget;
 use crate::boot::{Boot, WATCH_GROUP};
 use crate::check::{self, Checked};
 use crate::control::Profile;
 use crate::error::Error;
 use crate::event::Event;
+use crate::folder::Folder;
 use crate::guest::{End, Guest};
 use crate::qemu::{self, Release};
 use crate::streams::Happening;
-use crate::target::ImageTarget;
 use crate::{escape, positions};
 
 /// Lines of the console in a report, and in that of a panic or an oops, whose own lines are many.
@@ -108,10 +110,10 @@ impl Attempt<'_> {
         if release < least {
             return Err(skip(format!("QEMU {release} is older than {least}")));
         }
-        let target = ImageTarget { arch: isa, image: &image };
+        let target = ImageTarget { arch: isa, image: Some(&image) };
         let probes = check::check(&test.probes, &target).map_err(|mistakes| (Verdict::Fail, mistakes.join("\n")))?;
         let mut expectations = compile(test, &probes)?;
-        let folder = crate::folder::private().map_err(|error| (Verdict::Fail, error.to_string()))?;
+        let folder = Folder::small().map_err(|error| (Verdict::Fail, error.to_string()))?;
         if !probes.is_empty() {
             boot = boot.plugin_arg(format!("config={}", write_probes(test, report.seed, folder.path())?.display()));
         }
@@ -430,7 +432,7 @@ impl Run<'_> {
 
     fn has_booted(&self) -> bool {
         // A guest that is no Linux has no such function.
-        let has_start = matches!(self.target.image.symbols.lookup(None, "start_kernel"), Lookup::One(_));
+        let has_start = matches!(self.target.symbol(None, "start_kernel"), SymbolLookup::One { .. });
         let own = |probe: &&Profile| probe.group == WATCH_GROUP;
         let counted = |own_ones: bool| self.counts.iter().filter(move |it| own(it) == own_ones).any(|it| it.hits > 0);
         if has_start {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use qkprobe_lang::{Action, Definition, Filter};
 
+use crate::ImageTarget;
 use crate::check::Checked;
 use crate::event::Event;
 use crate::record;
-use crate::target::ImageTarget;
 use crate::units::nearest;
 
 /// `EVENT` or `EVENT if FILTER`, compiled.

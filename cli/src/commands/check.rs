@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use qkprobe_harness::boot_test::expect::Expectation;
 use qkprobe_harness::boot_test::file::Expect;
-use qkprobe_harness::target::ImageTarget;
-use qkprobe_harness::{Boot, boot_test, check};
+use qkprobe_harness::{Boot, ImageTarget, boot_test, check};
 use qkprobe_lang::ProbeConfig;
 use qkprobe_symbols::KernelImage;
 
@@ -56,7 +55,7 @@ pub(crate) fn check(args: &Check) -> Outcome {
         }
         let row = boot.arch_for(image)?;
         let isa = row.isa().ok_or_else(|| Failure::new(format!("{}: this version cannot decode it yet", row.name)))?;
-        match check::check(probes, &ImageTarget { arch: isa, image }) {
+        match check::check(probes, &ImageTarget { arch: isa, image: Some(image) }) {
             Ok(good) => {
                 count += good.len();
                 mistakes.extend(expect.iter().filter_map(|(path, expect)| {

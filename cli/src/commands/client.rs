@@ -191,7 +191,7 @@ pub(crate) fn watch(args: &Watch) -> Outcome {
     let mut left = args.lines.unwrap_or(u64::MAX);
     while left > 0 {
         // The guest's end is this command's too.
-        let Ok(line) = control.event() else { break };
+        let Ok(line) = control.event(None) else { break };
         let shown = if args.json {
             line.to_string()
         } else {

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use qkprobe_harness::control::Profile;
 use qkprobe_harness::guest::{End, Guest};
 use qkprobe_harness::streams::Happening;
-use qkprobe_harness::target::ImageTarget;
-use qkprobe_harness::{Boot, boot, check};
+use qkprobe_harness::{Boot, ImageTarget, boot, check};
 use qkprobe_lang::{Config, Format, ProbeConfig};
 use qkprobe_symbols::KernelImage;
 
@@ -70,7 +69,7 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
 /// Checks every definition, if the ISA is one that this build decodes.
 pub(crate) fn check_all(probes: &[ProbeConfig], boot: &Boot, image: &KernelImage) -> Result<(), Failure> {
     let Some(isa) = boot.arch_for(image)?.isa() else { return Ok(()) };
-    check::check(probes, &ImageTarget { arch: isa, image })
+    check::check(probes, &ImageTarget { arch: isa, image: Some(image) })
         .map(drop)
         .map_err(|mistakes| Failure::usage(mistakes.join("\n")))
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qkprobe_tests::initramfs::Initramfs;
+use qkprobe_harness::initramfs::Initramfs;
 use qkprobe_tests::{Cache, GuestArch, GuestKernel, Qemu, plugin_path};
 use tempfile::TempDir;
 
@@ -52,9 +52,9 @@ impl Place {
 
     /// `initrd.img`: the init program with a script.
     pub(crate) fn initrd(&self, script: &str) {
-        let mut archive = fs::read(Cache::open().unwrap().initramfs(self.arch).unwrap()).unwrap();
-        archive.extend(Initramfs::new().file("/qk.script", 0o644, script.as_bytes()).finish());
-        self.write("initrd.img", archive);
+        let init = fs::read(Cache::open().unwrap().initramfs(self.arch).unwrap()).unwrap();
+        let script = Initramfs::new().file("/qk.script", 0o644, script.as_bytes());
+        self.write("initrd.img", script.append_to(init).unwrap());
     }
 
     /// A program that sees this place only.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use qkprobe_arch::GuestAddr;
 use qkprobe_lang::{PlaceError, Privilege, SymbolLookup, Target as _};
+use qkprobe_resolve::ImageTarget;
 
 use super::contain::{self, Contained};
 use super::error::Error;
@@ -14,7 +15,6 @@ use crate::engine::kprobe::{Handler, Kretprobe as Returns, ReturnWork};
 use crate::probes::prepare::{Abilities, Prepared, place_of, plain, slot_of};
 use crate::record::Output;
 use crate::registry::Place;
-use crate::resolve::ImageTarget;
 
 /// The group of all Rust probes.
 pub(super) const GROUP: &str = "rust";

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use qkprobe_arch::{Arch, GuestAddr};
 use qkprobe_lang::{Action, Backpressure, Events, Format, Privilege, ProbeConfig};
+use qkprobe_resolve::ImageTarget;
 use qkprobe_symbols::{KernelImage, Machine, Segment, SymbolTable};
 
 pub(crate) use super::fake_block::{FakeBlock, Found};
@@ -22,6 +23,7 @@ use super::verify::Verifier;
 use super::{Serving, locate::Locator, now};
 use crate::control::Feed;
 use crate::counters::{Counters, Totals};
+use crate::names::RuntimeNames;
 use crate::primitive::Mutex;
 use crate::probes::prepare::{Abilities, Prepared, place_of, prepare, slot_of};
 use crate::qemu::api::Api;
@@ -31,7 +33,6 @@ use crate::record::sink::Sink;
 use crate::record::writer::WriterConfig;
 use crate::record::{Output, WriterHandle};
 use crate::registry::{CodeCache, New, Place, ProbeId, Registry, Site};
-use crate::resolve::{ImageTarget, RuntimeNames};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -256,7 +257,7 @@ impl Bench {
     pub(crate) fn prepare(&mut self, line: &str) -> Result<Prepared, crate::probes::prepare::Refused> {
         let config = ProbeConfig::from_line(line, "test".to_owned()).expect("valid options");
         let target = ImageTarget { arch: arch(), image: Some(&self.image) };
-        let abilities = Abilities { api: &self.api, qemu: "test", control: true, exact_stop: false, unfound: None };
+        let abilities = Abilities { api: &self.api, qemu: "test", control: true, exact_stop: false };
         let mut prepared = prepare(&[config], &mut self.events, &target, abilities)?;
         Ok(prepared.pop().expect("an addition"))
     }

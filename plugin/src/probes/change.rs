@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use qkprobe_arch::{GuestAddr, InsnSlot};
 use qkprobe_lang::{Action, Privilege, ProbeConfig};
+use qkprobe_resolve::ImageTarget;
 
 use super::prepare::{Abilities, Prepared, Refused, place_of, prepare, slot_of};
 use super::{InlineUse, Listed, Probes};
@@ -14,7 +15,6 @@ use crate::counters::{MAX_OUTPUTS, Totals};
 use crate::engine::kprobe::{Access, Handler, Kprobe, ReturnWork, Watch};
 use crate::record::Output;
 use crate::registry::{New, Place, ProbeId, RegistryError};
-use crate::resolve::ImageTarget;
 use crate::running::Plugin;
 
 /// How long somebody who adds or removes probes waits for a vCPU to come to a safepoint.
@@ -45,7 +45,6 @@ impl Plugin {
             qemu: &self.machine.qemu,
             control: self.control_path.is_some(),
             exact_stop: self.machine.api.set_pc.is_some(),
-            unfound: self.paging.as_ref().err().copied(),
         }
     }
 

@@ -1,34 +1,17 @@
-//! From what a user wrote to probes that can be registered: parsed, compiled, checked against the image and against what
+//! From what a user wrote to probes that can be registered: resolved against the image (`qkprobe_resolve`), checked against what
 //! this QEMU can do. Nothing is changed here, so a mistake loses nothing.
 
 use std::sync::Arc;
 
-use qkprobe_arch::{Arch, Execute, GuestAddr, InsnSlot, Machine, NoSuchSymbol, RegisterId};
-use qkprobe_lang::{
-    Command, Definition, EffectSpec, Effects, Events, FaultState, Filter, FlowChange, Halt, Kind, NamedAddr, Privilege,
-    ProbeConfig, Replacement, Target as _, When,
-};
+use qkprobe_arch::{Arch, GuestAddr, InsnSlot};
+use qkprobe_lang::{Definition, Events, FaultState, Halt, Kind, NamedAddr, Privilege, ProbeConfig, Target as _, When};
+pub(crate) use qkprobe_resolve::Refused;
+use qkprobe_resolve::{ImageTarget, Resolved, Resolver, Step};
 
 use crate::engine::kprobe::{Access, Changes, Event, Handler, Kretprobe, ReturnWork};
-use crate::engine::pending::DATA_BYTES;
 use crate::qemu::api::Api;
 use crate::record::Output;
 use crate::registry::Place;
-use crate::resolve::ImageTarget;
-
-/// Why a probe is refused: for people, with an errno of the kernel's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Refused {
-    pub(crate) errno: i32,
-    pub(crate) message: String,
-}
-
-impl Refused {
-    fn new(errno: i32, origin: &str, what: impl std::fmt::Display) -> Self {
-        Self { errno, message: format!("{origin}\n{what}") }
-    }
-}
 
 /// A probe that can be registered.
 #[derive(Debug)]
@@ -47,6 +30,13 @@ pub(crate) struct Prepared {
     pub(crate) counts_only: bool,
 }
 
+impl Prepared {
+    /// Whether this definition is its own.
+    fn is(&self, definition: &Arc<Definition>) -> bool {
+        self.definition.as_ref().is_some_and(|own| Arc::ptr_eq(own, definition))
+    }
+}
+
 /// What this QEMU can do, as far as probes may need it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Abilities<'a> {
@@ -56,8 +46,6 @@ pub(crate) struct Abilities<'a> {
     pub(crate) control: bool,
     /// A halt can move to the instruction itself, to stop exactly there.
     pub(crate) exact_stop: bool,
-    /// What is missing to find the guest's memory, where its page tables must be followed: an image that is no Linux kernel.
-    pub(crate) unfound: Option<NoSuchSymbol>,
 }
 
 impl Abilities<'_> {
@@ -99,119 +87,67 @@ pub(crate) fn prepare(
     target: &ImageTarget<'_>,
     abilities: Abilities<'_>,
 ) -> Result<Vec<Prepared>, Refused> {
+    let resolver = Resolver::new(*target);
     let mut prepared: Vec<Prepared> = Vec::with_capacity(probes.len());
     for config in probes {
-        let origin = &config.origin;
-        let command = qkprobe_lang::parse(&config.def, target, events)
-            .map_err(|error| Refused::new(error.errno, origin, &error))?;
-        match command {
-            Command::Nothing => {}
-            Command::Delete(delete) => {
-                for gone in events.matching(&delete) {
-                    events.remove(&gone);
-                    let is_gone = |probe: &Prepared| probe.definition.as_ref().is_some_and(|it| Arc::ptr_eq(it, &gone));
-                    prepared.retain(|probe| !is_gone(probe));
-                }
+        match resolver.step(config, events)? {
+            Step::Nothing => {}
+            Step::Deleted(gone) => {
+                prepared.retain(|probe| !gone.iter().any(|gone| probe.is(gone)));
+                gone.iter().for_each(|gone| _ = events.remove(gone));
             }
-            Command::Add(definition) => {
-                let one = one(config, definition, target, abilities)?;
-                one.definition.iter().for_each(|definition| events.insert(Arc::clone(definition)));
-                prepared.push(one);
+            Step::Added(resolved) => {
+                let definition = Arc::clone(&resolved.definition);
+                prepared.push(one(config, *resolved, target, abilities)?);
+                events.insert(definition);
             }
         }
     }
     Ok(prepared)
 }
 
+/// What this QEMU has to do with it.
 fn one(
     config: &ProbeConfig,
-    definition: Definition,
+    resolved: Resolved,
     target: &ImageTarget<'_>,
     abilities: Abilities<'_>,
 ) -> Result<Prepared, Refused> {
-    let origin = &config.origin;
-    let invalid = |what: String| Refused::new(libc::EINVAL, origin, what);
-    let filter = config.filter.as_deref().map(|text| Filter::compile(text, &definition));
-    let filter = filter.transpose().map_err(|error| Refused::new(libc::EINVAL, origin, error))?;
-    let filter = filter.filter(|filter| !filter.is_none());
-    let effects =
-        config.compile_effects(&definition, target).map_err(|error| Refused::new(error.errno, origin, &error))?;
-    let definition = Arc::new(definition);
-    let place = definition.place.address.map(|addr| place_of(addr, target));
-    let slot = place.and_then(|place| slot_of(place, target));
-    if let (Some(Place::Image(addr)), None) = (place, slot)
-        && target.has_text(addr)
-    {
-        let what = format!("{}: no instruction is there: data lies between the code", definition.place.text);
-        return Err(Refused::new(libc::EILSEQ, origin, what));
-    }
-    let changes = effects.map(|effects| changes(&config.effects, effects, place, slot, target)).transpose();
-    let changes = changes.map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
+    let Resolved { definition, place, filter, effects, replacement, reads_memory, needs_state } = resolved;
+    let refused = |errno, what: String| Refused::new(errno, &config.origin, what);
+    let changes = effects.map(|effects| Changes { effects, state: FaultState::default(), replacement });
     let mut access = changes.as_ref().map_or(Access::Read, Changes::access);
-    abilities.check(access, "this changes the guest").map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
-    let reads = |program: &qkprobe_lang::Program| program.reads_memory() || !program.registers().is_empty();
-    if reads(&definition.program) || changes.is_some() || definition.kind != Kind::Kprobe || config.when != When::Pre {
-        abilities.check_shown(target.arch).map_err(|what| Refused::new(libc::EOPNOTSUPP, origin, what))?;
-    }
-    let entry_reads = definition.entry.as_ref().is_some_and(qkprobe_lang::Program::reads_memory);
-    let reads_memory = definition.program.reads_memory() || entry_reads;
-    // A return or a successor is a place whose code must be found, too.
-    let needs_memory = reads_memory || definition.kind != Kind::Kprobe || config.when != When::Pre;
-    if let Some(unfound) = abilities.unfound.filter(|_| needs_memory) {
-        return Err(Refused::new(libc::EOPNOTSUPP, origin, format!("this needs the guest's memory: {unfound}")));
+    let unsupported = |what| refused(libc::EOPNOTSUPP, what);
+    abilities.check(access, "this changes the guest").map_err(unsupported)?;
+    if needs_state || changes.is_some() {
+        abilities.check_shown(target.arch).map_err(unsupported)?;
     }
     if reads_memory && target.arch.user_memory_lock().is_some() && abilities.check(Access::Write, "").is_ok() {
         // To open the lock for the moment of a read.
         access = access.max(Access::Write);
     }
+    let is_plain = config.when == When::Pre && definition.kind == Kind::Kprobe;
     if changes.as_ref().is_some_and(|changes| changes.effects.halt == Some(Halt::Stop)) {
         if !abilities.control {
-            return Err(invalid("stop: nobody could tell the guest to go on: give control=SOCKET as well".into()));
+            let what = "stop: nobody could tell the guest to go on: give control=SOCKET as well";
+            return Err(refused(libc::EINVAL, what.into()));
         }
-        if abilities.exact_stop && config.when == When::Pre && definition.kind == Kind::Kprobe {
+        if abilities.exact_stop && is_plain {
             access = Access::Pc;
         }
     }
     let output = output(&definition, target);
     let event =
         Event { definition: Arc::clone(&definition), filter, action: config.action, effects: changes.map(Box::new) };
-    let counts_only = event.counts_only() && config.when == When::Pre && definition.kind == Kind::Kprobe;
+    let counts_only = event.counts_only() && is_plain;
     let handler = match (definition.kind, config.when) {
         (Kind::Kprobe, When::Pre) => Handler::Pre(event),
-        (Kind::Kprobe, When::Post) => {
-            let execute = target.arch.as_execute();
-            let execute = execute.ok_or_else(|| {
-                let what = format!("post: not possible on {} yet", target.arch.name());
-                Refused::new(libc::EOPNOTSUPP, origin, what)
-            })?;
-            if let (Some(slot), Some(place)) = (&slot, place)
-                && !execute.has_successor(slot, place.addr())
-            {
-                let what = format!(
-                    "post: the instruction at {} ({:02x?}) traps on purpose, or nobody can tell where it goes: nothing runs \
-                     after it",
-                    definition.place.text,
-                    slot.bytes()
-                );
-                return Err(Refused::new(libc::EOPNOTSUPP, origin, what));
-            }
-            Handler::Post(event)
-        }
-        (Kind::Kretprobe { maxactive }, _) => {
-            if config.privilege != Privilege::Kernel {
-                return Err(invalid("a return probe is for the kernel's own functions".into()));
-            }
-            let saved = definition.entry.as_ref().map_or(0, |entry| entry.max_len());
-            if saved > DATA_BYTES {
-                let what = "too many different $argN at a return: at most 10";
-                return Err(Refused::new(libc::E2BIG, origin, what));
-            }
-            Handler::Return(Kretprobe::new(ReturnWork::Event(event), maxactive))
-        }
+        (Kind::Kprobe, When::Post) => Handler::Post(event),
+        (Kind::Kretprobe { maxactive }, _) => Handler::Return(Kretprobe::new(ReturnWork::Event(event), maxactive)),
     };
     Ok(Prepared {
         definition: Some(definition),
-        place,
+        place: place.map(|(addr, in_image)| if in_image { Place::Image(addr) } else { Place::Virtual(addr) }),
         output,
         handler,
         access,
@@ -222,91 +158,14 @@ fn one(
     })
 }
 
-/// What needs the instruction's text: the replacement, and whether flags would be lost.
-fn changes(
-    spec: &EffectSpec,
-    effects: Effects,
-    place: Option<Place>,
-    slot: Option<InsnSlot>,
-    target: &ImageTarget<'_>,
-) -> Result<Changes, String> {
-    let mut replacement = None;
-    if let Some(FlowChange::Skip | FlowChange::Replace(_)) = &effects.flow {
-        let execute = target.arch.as_execute().ok_or_else(|| format!("not possible on {} yet", target.arch.name()))?;
-        let (Some(slot), Some(place)) = (slot, place) else {
-            return Err("skip and replace need the kernel's text: give the image with kernel=FILE".into());
-        };
-        replacement = check_flow(&effects, execute, &slot, place.addr(), target)?;
-    }
-    debug_assert!(!spec.is_empty(), "effects come from options");
-    Ok(Changes { effects, state: FaultState::default(), replacement })
-}
-
-fn check_flow(
-    effects: &Effects,
-    execute: &dyn Execute,
-    slot: &InsnSlot,
-    addr: GuestAddr,
-    target: &ImageTarget<'_>,
-) -> Result<Option<InsnSlot>, String> {
-    let behind = addr.wrapping_add(u64::from(slot.insn.len));
-    if !target.flags_are_dead(behind) {
-        return Err("the code behind this instruction may read flags that an instruction before it computed, and \
-                    QEMU loses them when a plugin changes the program counter: choose an instruction whose flags nobody reads, or set registers instead"
-            .into());
-    }
-    let bytes = match &effects.flow {
-        Some(FlowChange::Replace(Replacement::Nop)) => execute.nop(),
-        Some(FlowChange::Replace(Replacement::Bytes(bytes))) => bytes,
-        _ => return Ok(None),
-    };
-    let slot = InsnSlot::prepare(target.arch, addr, bytes).map_err(|error| error.to_string())?;
-    if !execute.flags_are_exact() && execute.reads_flags(&slot, addr) {
-        return Err("replace: the new instruction reads flags, which QEMU does not show exactly at a hit".into());
-    }
-    if execute.execute(&slot, addr, &mut Trial).is_err() {
-        return Err(
-            "replace: this instruction cannot be executed out of line; moves, loads, stores, arithmetic, calls and \
-                    jumps can"
-                .into(),
-        );
-    }
-    Ok(Some(slot))
-}
-
-/// A machine on which everything succeeds: shows whether an instruction is of the executor's classes.
-struct Trial;
-
-impl Machine for Trial {
-    fn register(&mut self, _id: RegisterId) -> Option<u64> {
-        Some(0)
-    }
-
-    fn set_register(&mut self, _id: RegisterId, _value: u64) -> bool {
-        true
-    }
-
-    fn read(&mut self, _addr: GuestAddr, bytes: &mut [u8]) -> bool {
-        bytes.fill(0);
-        true
-    }
-
-    fn write(&mut self, _addr: GuestAddr, _bytes: &[u8]) -> bool {
-        true
-    }
-}
-
 /// Image addresses follow the kernel; anything else is a virtual address as it is.
 pub(crate) fn place_of(addr: GuestAddr, target: &ImageTarget<'_>) -> Place {
-    let in_image = target.has_text(addr) || (target.is_text_free() && target.in_kernel(addr));
-    if in_image { Place::Image(addr) } else { Place::Virtual(addr) }
+    if target.is_in_image(addr) { Place::Image(addr) } else { Place::Virtual(addr) }
 }
 
 /// The slot for a place, from the image's text.
 pub(crate) fn slot_of(place: Place, target: &ImageTarget<'_>) -> Option<InsnSlot> {
-    let addr = place.addr();
-    let known = matches!(place, Place::Image(_)) && target.has_text(addr);
-    known.then(|| InsnSlot::prepare(target.arch, addr, target.slot_text(addr)).ok()).flatten()
+    matches!(place, Place::Image(_)).then(|| target.slot(place.addr())).flatten()
 }
 
 fn output(definition: &Arc<Definition>, target: &ImageTarget<'_>) -> Output {

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use qkprobe_arch::Arch;
 
 /// Bytes of private data an instance has: the bitmap and ten words of a return probe's entry program.
-pub(crate) const DATA_BYTES: usize = 88;
+pub(crate) const DATA_BYTES: usize = qkprobe_resolve::SAVED_BYTES;
 const DATA_WORDS: usize = DATA_BYTES / 8;
 
 /// Most instances at a time: every sleeping task may stand in a probed function.

@@ -1,12 +1,8 @@
-//! Places and names against the kernel image: what the definition language asks, and what printing asks.
+//! A kernel image as the definition language sees it.
 
-use std::sync::Arc;
-
-use qkprobe_arch::{Arch, GuestAddr};
+use qkprobe_arch::{Arch, GuestAddr, InsnSlot, NoSuchSymbol, Paging};
 use qkprobe_lang::{NamedAddr, PlaceError, SymbolLookup, SymbolNames, Target};
 use qkprobe_symbols::{KernelImage, Lookup, Symbol};
-
-use crate::engine::locate::Locator;
 
 /// Kernel errno values that refusals carry.
 const ENOENT: i32 = 2;
@@ -15,15 +11,23 @@ const EINVAL: i32 = 22;
 const MAX_FUNCTION: u64 = 1 << 20;
 
 /// The definition language's view of the kernel.
-#[derive(Debug)]
-pub(crate) struct ImageTarget<'a> {
-    pub(crate) arch: &'static dyn Arch,
-    pub(crate) image: Option<&'a KernelImage>,
+#[derive(Clone, Copy, Debug)]
+pub struct ImageTarget<'a> {
+    /// The guest's ISA.
+    pub arch: &'static dyn Arch,
+    /// The kernel; `None` where nobody knows one, and places are numbers.
+    pub image: Option<&'a KernelImage>,
 }
 
 impl ImageTarget<'_> {
-    pub(crate) fn text_at(&self, addr: GuestAddr, len: usize) -> Option<&[u8]> {
+    /// The image's bytes at an address, if it has all of them.
+    fn text_at(&self, addr: GuestAddr, len: usize) -> Option<&[u8]> {
         self.image?.bytes(addr, len)
+    }
+
+    /// As many of the image's bytes as there are at an address, at most so many.
+    fn text_within(&self, addr: GuestAddr, most: usize) -> &[u8] {
+        (1..=most).rev().find_map(|len| self.text_at(addr, len)).unwrap_or_default()
     }
 
     /// The function around an address, by symbol.
@@ -31,35 +35,51 @@ impl ImageTarget<'_> {
         self.image?.symbols.containing(addr)
     }
 
+    /// Whether the image's text at an address is at hand: then the slot can be made at registration.
+    #[must_use]
+    pub fn has_text(&self, addr: GuestAddr) -> bool {
+        self.text_at(addr, 1).is_some()
+    }
+
+    /// Whether an address is one of the image, and so moves with the kernel; any other is a virtual address as it is. Of symbols
+    /// without text the ISA says which those are.
+    #[must_use]
+    pub fn is_in_image(&self, addr: GuestAddr) -> bool {
+        let is_text_free = self.image.is_some_and(|image| image.segments.is_empty());
+        self.has_text(addr) || (is_text_free && self.arch.image_region().contains(&addr.0))
+    }
+
+    /// The copy of the instruction at an address of the image; `None` where there is no text, or no instruction in it.
+    #[must_use]
+    pub fn slot(&self, addr: GuestAddr) -> Option<InsnSlot> {
+        let text = self.text_within(addr, qkprobe_arch::MAX_INSN_BYTES);
+        InsnSlot::prepare(self.arch, addr, text).ok().filter(|_| !text.is_empty())
+    }
+
     /// Whether nobody reads the arithmetic flags that hold at an address of the image.
-    pub(crate) fn flags_are_dead(&self, addr: GuestAddr) -> bool {
+    #[must_use]
+    pub fn flags_are_dead(&self, addr: GuestAddr) -> bool {
         /// Text that is looked at: compilers set flags again soon.
         const MOST: usize = 512;
-        let function = self.function(addr).map_or(0..0, |(symbol, _)| symbol.addr.0..symbol.addr.0 + symbol.size);
-        let text = (1..=MOST).rev().find_map(|len| self.text_at(addr, len)).unwrap_or_default();
+        let function =
+            self.function(addr).map_or(0..0, |(symbol, _)| symbol.addr.0..symbol.addr.0.saturating_add(symbol.size));
+        let text = self.text_within(addr, MOST);
         self.arch
             .as_execute()
             .is_some_and(|execute| execute.flags_are_exact() || execute.flags_dead_after(text, addr, &function))
     }
 
-    /// Whether the image's text at an address is at hand: then the slot can be made at registration.
-    pub(crate) fn has_text(&self, addr: GuestAddr) -> bool {
-        self.text_at(addr, 1).is_some()
-    }
-
-    /// Symbols without text: their slide is given.
-    pub(crate) fn is_text_free(&self) -> bool {
-        self.image.is_some_and(|image| image.segments.is_empty())
-    }
-
-    /// Whether the address belongs to the kernel image's own region, and so moves with it.
-    pub(crate) fn in_kernel(&self, addr: GuestAddr) -> bool {
-        self.arch.image_region().contains(&addr.0)
-    }
-
-    /// The bytes for the slot.
-    pub(crate) fn slot_text(&self, addr: GuestAddr) -> &[u8] {
-        (1..=qkprobe_arch::MAX_INSN_BYTES).rev().find_map(|len| self.text_at(addr, len)).unwrap_or_default()
+    /// How the kernel's page tables are followed, where QEMU must not; `None` where QEMU may, or no kernel is known.
+    ///
+    /// # Errors
+    /// The image lacks a symbol that is needed for that: it is no Linux kernel.
+    pub fn paging(&self) -> Result<Option<Box<dyn Paging>>, NoSuchSymbol> {
+        let (Some(translate), Some(image)) = (self.arch.as_translate(), self.image) else { return Ok(None) };
+        let symbol = |name: &str| match image.symbols.lookup(None, name) {
+            Lookup::One(symbol) => Some(symbol.addr),
+            _ => None,
+        };
+        translate.paging(&symbol).map(Some)
     }
 }
 
@@ -131,21 +151,18 @@ impl Target for ImageTarget<'_> {
     }
 }
 
-/// Names of runtime addresses, for printed pointers.
-#[derive(Debug)]
-pub(crate) struct RuntimeNames {
-    pub(crate) image: Option<Arc<KernelImage>>,
-    pub(crate) locator: Option<Arc<Locator>>,
+/// Names of addresses as linked.
+impl SymbolNames for ImageTarget<'_> {
+    fn name(&self, addr: u64, out: &mut dyn std::fmt::Write) -> bool {
+        self.image.is_some_and(|image| write_name(image, GuestAddr(addr), out))
+    }
 }
 
-impl SymbolNames for RuntimeNames {
-    fn name(&self, addr: u64, out: &mut dyn std::fmt::Write) -> bool {
-        let Some(image) = &self.image else { return false };
-        // Before the slide is known the kernel runs where it is linked, or identity mapped.
-        let linked = self.locator.as_ref().and_then(|locator| locator.linked(GuestAddr(addr)));
-        let Some((symbol, offset)) = image.symbols.containing(linked.unwrap_or(GuestAddr(addr))) else { return false };
-        let written = write!(out, "{}+{:#x}/{:#x}", symbol.name, offset, symbol.size);
-        let module = symbol.module.map_or(Ok(()), |module| write!(out, " [{module}]"));
-        written.and(module).is_ok()
-    }
+/// Writes `SYM+0xOFF/0xSIZE`, with ` [MODULE]` behind it for a module, of an address as linked; false, and nothing is written, for
+/// one in no symbol.
+pub fn write_name(image: &KernelImage, addr: GuestAddr, out: &mut dyn std::fmt::Write) -> bool {
+    let Some((symbol, offset)) = image.symbols.containing(addr) else { return false };
+    let written = write!(out, "{}+{:#x}/{:#x}", symbol.name, offset, symbol.size);
+    let module = symbol.module.map_or(Ok(()), |module| write!(out, " [{module}]"));
+    written.and(module).is_ok()
 }
