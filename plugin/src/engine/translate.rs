@@ -242,27 +242,38 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
             || (arch.npc_register().is_some() && arch.has_delay_slot(slot, self.block.vaddr(index)))
     }
 
+    /// Where an inline counter counts each execution once: at the instruction, or, if it may run again, at the one behind it,
+    /// where it has run. None where only a callback can tell.
+    fn counts_at(&self, slot: Option<&InsnSlot>, index: usize, restarts: bool, goes_on: bool) -> Option<usize> {
+        if !restarts {
+            return Some(index);
+        }
+        let until_done = slot.is_some_and(|slot| self.at.arch.restarts_until_done(slot, self.block.vaddr(index)));
+        (until_done && goes_on).then_some(index + 1)
+    }
+
     /// An inline counter for the probes that only count, where that can be trusted; one callback for all others.
     fn plant(&mut self, site: &Site<Kprobe>, index: usize, serving: Serving) {
         let probes = site.snapshot(self.guard);
+        let (slot, addr) = (site.slot(self.guard), self.block.vaddr(index));
+        let goes_on = index + 1 < self.count && slot.is_some_and(|slot| self.goes_on(slot, index));
+        let restarts = self.at.exceptions && slot.is_none_or(|slot| self.at.arch.may_restart(slot, addr));
+        let counts_at = self.counts_at(slot, index, restarts, goes_on);
+        let serving = if serving == Serving::Plain && counts_at.is_none() { Serving::CountAll } else { serving };
         let may_run = |probe: &&Kprobe| serving != Serving::User || probe.privilege != Privilege::Kernel;
         let enabled = || probes.iter().filter(|probe| probe.enabled()).map(|probe| &probe.payload).filter(may_run);
         let inline = |probe: &&Kprobe| serving == Serving::Plain && probe.inline.is_some();
         // All probes of an address that only count share one counter: QEMU may scale the vCPU's index twice for a second
         // one in the same block.
-        if let Some(counter) = enabled().find(inline).and_then(|probe| probe.inline) {
-            self.block.plant_count(index, counter);
+        if let Some((at, counter)) = counts_at.zip(enabled().find(inline).and_then(|probe| probe.inline)) {
+            self.block.plant_count(at, counter);
         }
         let others = || enabled().filter(|probe| !inline(probe));
         let Some(access) = others().map(|probe| probe.access).max() else { return };
         let after = self.at.verify || others().any(Kprobe::is_post);
-        let goes_on = index + 1 < self.count && site.slot(self.guard).is_some_and(|slot| self.goes_on(slot, index));
         let lands = after && !goes_on;
         if lands || self.at.verify || others().any(Kprobe::is_pre) {
-            let addr = self.block.vaddr(index);
             let spot = self.spot(index);
-            let restarts =
-                self.at.exceptions && site.slot(self.guard).is_none_or(|slot| self.at.arch.may_restart(slot, addr));
             self.block.plant_callback(index, site, Planted { serving, lands, restarts, spot }, access);
         }
         if after && goes_on {
