@@ -39,9 +39,10 @@ pub trait Machine {
     }
 }
 
-/// Where an instruction lies in the block that the machine has translated it in. QEMU keeps a SPARC's next program
-/// counter to itself: it is a part of the block's identity, and the register is stale wherever one block jumps straight
-/// to the next. But a block goes on only where execution does, and that tells.
+/// Where an instruction lies in the block that the machine has translated it in. A SPARC's next program counter is a part
+/// of the block's identity in QEMU, and the register is stale wherever one block jumps straight to the next. But while a block
+/// is translated the register is exact, for its first instruction; and it goes on only where execution does, which tells of
+/// the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BlockPlace {
     /// The machine's registers are all exact, the next program counter included: this is a copy of a state.
@@ -49,13 +50,16 @@ pub enum BlockPlace {
     Exact,
     /// Right behind this instruction, in the same block.
     Behind(InsnSlot),
-    /// The first one of a block that goes on with the instruction behind it.
+    /// The first one of its block, in no delay slot.
     First,
-    /// The only one of its block.
-    Alone {
-        /// What lies right before it in memory, on the same page.
-        before: Option<InsnSlot>,
+    /// The first one of its block, in the delay slot of a transfer at the end of another (or at the target of the first of
+    /// two transfers that follow one another): then this is where execution goes.
+    Slot {
+        /// The next program counter.
+        npc: GuestAddr,
     },
+    /// Behind an instruction of its block that cannot be read any more.
+    Unknown,
 }
 
 /// Zeroes wherever one looks, outside of delay slots; not alone, as a guest is not. For what does not hang on values.

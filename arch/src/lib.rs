@@ -151,6 +151,13 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// that most functions of a kernel begin with does not.
     fn may_restart(&self, slot: &InsnSlot, addr: GuestAddr) -> bool;
 
+    /// Does the instruction run again after every exception that it raises? Then it has executed once when it has completed,
+    /// and who only counts may do so behind it: a SPARC's register windows are spilled and filled so. Not for what
+    /// accesses memory, where a handler may go to a fix-up instead.
+    fn restarts_until_done(&self, _slot: &InsnSlot, _addr: GuestAddr) -> bool {
+        false
+    }
+
     /// How many bytes of a function's start belong to its entry, where a probe on `SYM` really goes:
     /// x86 steps over ENDBR, so that `SYM` and `SYM+4` are one place (kernel: `arch_adjust_kprobe_addr`); powerpc over the two
     /// instructions that set up the TOC pointer, which direct calls pass by (kernel: `kprobe_lookup_name`).

@@ -28,6 +28,7 @@ use crate::probes::Probes;
 use crate::probes::prepare::Prepared;
 use crate::qemu::api::{Api, Id};
 use crate::qemu::cache::{HostPlace, QemuCache, Stale};
+use crate::qemu::delay_slots::DelaySlots;
 use crate::qemu::entry::QemuEvents;
 use crate::qemu::guest::VcpuGuest;
 use crate::qemu::host_memory::{self, HostAddr};
@@ -64,6 +65,7 @@ pub(crate) struct Plugin {
     pub(crate) holds: Holds,
     pub(crate) cache: Arc<QemuCache>,
     pub(crate) inline_counters: InlineCounters,
+    pub(crate) delay_slots: DelaySlots,
     pub(crate) locator: Option<Arc<Locator>>,
     pub(crate) paging: Result<Option<Arc<dyn Paging>>, NoSuchSymbol>,
     pub(crate) vcpus: Vcpus,
@@ -120,6 +122,7 @@ impl Plugin {
             holds: Holds::default(),
             cache,
             inline_counters: InlineCounters::new(machine.api),
+            delay_slots: DelaySlots::default(),
             vcpus: Vcpus::new(machine.max_vcpus),
             machine,
             arch,

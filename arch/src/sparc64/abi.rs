@@ -155,6 +155,14 @@ impl Arch for Sparc64 {
             .map_or(true, |word| word.op() == 3 || word.op() == 2 && matches!(word.op3(), 0x2b | 0x39 | 0x3c | 0x3d))
     }
 
+    fn restarts_until_done(&self, slot: &InsnSlot, addr: GuestAddr) -> bool {
+        // flushw, save and restore raise nothing but spill, fill and clean_window (manual, A.22 and A.45), whose handlers end
+        // with `retry`. A handler that cannot store or load the user's window (Linux arch/sparc/kernel/winfixup.S)
+        // keeps it elsewhere and ends so as well, or ends the process.
+        decode::instruction(addr, slot.bytes())
+            .is_ok_and(|word| word.op() == 2 && matches!(word.op3(), 0x2b | 0x3c | 0x3d))
+    }
+
     fn task_end_symbols(&self) -> &'static [&'static str] {
         &TASK_END
     }
@@ -354,6 +362,15 @@ mod tests {
         assert!(restarted(0x52_1014, 0x57ac_6c34));
         // No frame.
         assert!(restarted(0x52_0014, 0x34));
+    }
+
+    #[test]
+    fn windows_are_spilled_and_filled_until_the_instruction_is_done() {
+        let until_done = |word| Sparc64.restarts_until_done(&slot(word), HERE);
+        // save; restore; flushw
+        assert!([0x9de3_bf50, 0x81e8_0000, 0x8158_0000].map(until_done).iter().all(|until| *until));
+        // return %i7 + 8, which traps on an unaligned target too; ldx [%o0], %g1; stb %g1, [%g2]; nop
+        assert!([0x81cf_e008, 0xc25a_0000, 0xc228_8000, 0x0100_0000].map(until_done).iter().all(|until| !until));
     }
 
     #[test]

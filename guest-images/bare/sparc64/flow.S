@@ -379,3 +379,118 @@ L two
     retl
      inc %o3
 END
+
+/* The same, with a first branch on flags: taken, so the second one is in its slot. */
+SNIP couple_on_flags, 20
+    cmp %g0, %g0
+    be 1f
+     ba 2f
+L never
+    inc %o0
+L one
+1:  inc %o1
+L behind_one
+    inc %o2
+L two
+2:  retl
+     inc %o3
+END
+
+/* Taken, so its slot is not annulled. */
+SNIP couple_annulled_taken, 20
+    cmp %g0, %g0
+    be,a 1f
+     ba 2f
+L never
+    inc %o0
+L one
+1:  inc %o1
+L behind_one
+    inc %o2
+L two
+2:  retl
+     inc %o3
+END
+
+/* Not taken: the second branch is annulled. */
+SNIP couple_annulled_untaken, 20
+    cmp %g0, %g0
+    bne,a 1f
+L slot
+     ba 2f
+L next
+    retl
+     inc %o0
+L one
+1:  inc %o1
+L two
+2:  retl
+     inc %o3
+END
+
+/* What the second branch would annul is at the target of the first: it is taken, and that is executed. */
+SNIP couple_annuls_taken, 20
+    cmp %g0, %g0
+    ba 1f
+     be,a 2f
+L never
+    inc %o0
+L one
+1:  inc %o1
+L behind_one
+    inc %o2
+L two
+2:  retl
+     inc %o3
+END
+
+/* It is not taken: on behind that. */
+SNIP couple_annuls_untaken, 20
+    cmp %g0, %g0
+    ba 1f
+     bne,a 2f
+L never
+    inc %o0
+L one
+1:  inc %o1
+L behind_one
+    retl
+     inc %o2
+L two
+2:  retl
+     inc %o3
+END
+
+/* Always, and so without a slot. */
+SNIP couple_annuls_always, 20
+    ba 1f
+     ba,a 2f
+L never
+    inc %o0
+L one
+1:  inc %o1
+L behind_one
+    inc %o2
+L two
+2:  retl
+     inc %o3
+END
+
+/* Each in the slot of the one before it: one instruction, a transfer, at the first target, one at the second, and on at the third. */
+SNIP couple_of_three, 20
+    ba 1f
+     ba 2f
+L never
+    inc %o0
+L one
+1:  ba 3f
+L behind_one
+     inc %o1
+L two
+2:  inc %o2
+L behind_two
+    inc %o3
+L three
+3:  retl
+     inc %o4
+END

@@ -159,9 +159,9 @@ impl<G: GuestState> Machine for Context<'_, G> {
     fn place(&mut self) -> BlockPlace {
         match self.spot {
             Spot::Any => BlockPlace::Exact,
-            Spot::Behind => self.before().map_or(BlockPlace::Alone { before: None }, BlockPlace::Behind),
+            Spot::Behind => self.before().map_or(BlockPlace::Unknown, BlockPlace::Behind),
             Spot::First => BlockPlace::First,
-            Spot::Alone => BlockPlace::Alone { before: self.before() },
+            Spot::Slot(npc) => BlockPlace::Slot { npc },
         }
     }
 

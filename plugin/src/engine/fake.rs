@@ -409,10 +409,15 @@ impl Bench {
     }
 
     /// Translates a block and returns what was planted and found.
-    pub(crate) fn translate(&self, vcpu: &Vcpu, mut block: FakeBlock) -> (FakeBlock, Found) {
+    pub(crate) fn translate(&self, vcpu: &Vcpu, block: FakeBlock) -> (FakeBlock, Found) {
+        self.translate_for(arch(), vcpu, block)
+    }
+
+    /// The same for another ISA: for probes by number.
+    pub(crate) fn translate_for(&self, arch: &dyn Arch, vcpu: &Vcpu, mut block: FakeBlock) -> (FakeBlock, Found) {
         let mut found = Found::default();
         let at = Where {
-            arch: arch(),
+            arch,
             registry: &self.registry,
             locator: self.locator.as_deref(),
             landings: &self.landings,

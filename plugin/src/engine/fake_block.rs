@@ -1,9 +1,9 @@
 //! A block of instructions without QEMU, and what its translation planted and found.
 
-use qkprobe_arch::GuestAddr;
+use qkprobe_arch::{GuestAddr, RegisterId};
 
 use super::Serving;
-use super::hit::Planted;
+use super::hit::{Planted, Spot};
 use super::kprobe::{Access, Kprobe};
 use super::locate::Verdict;
 use super::pending::landing::Landing;
@@ -17,10 +17,14 @@ pub(crate) struct FakeBlock {
     pub(crate) vaddr: u64,
     pub(crate) host: Option<usize>,
     pub(crate) insns: Vec<Vec<u8>>,
+    /// What the translating vCPU's registers hold.
+    pub(crate) registers: Vec<(RegisterId, u64)>,
     /// (index, linked address, how it is served)
     pub(crate) callbacks: Vec<(usize, u64, Serving)>,
     /// (index, whether it waits for its successor, access)
     pub(crate) planted: Vec<(usize, bool, Access)>,
+    /// (index, where it lies)
+    pub(crate) spots: Vec<(usize, Spot)>,
     /// (index, linked address of the site before it, access)
     pub(crate) posts: Vec<(usize, u64, Access)>,
     /// (index, address, access)
@@ -55,9 +59,14 @@ impl Block for FakeBlock {
         len
     }
 
+    fn register(&self, id: RegisterId) -> Option<u64> {
+        self.registers.iter().find(|(known, _)| *known == id).map(|(_, value)| *value)
+    }
+
     fn plant_callback(&mut self, index: usize, site: &Site<Kprobe>, planted: Planted, access: Access) {
         self.callbacks.push((index, site.place().addr().0, planted.serving));
         self.planted.push((index, planted.lands, access));
+        self.spots.push((index, planted.spot));
     }
 
     fn plant_post(&mut self, index: usize, site: &Site<Kprobe>, _serving: Serving, access: Access) {

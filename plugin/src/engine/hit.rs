@@ -75,14 +75,14 @@ pub(crate) struct Halted {
 /// Where an instruction lies in its block, on an ISA with delay slots (`qkprobe_arch::BlockPlace`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spot {
-    /// The ISA has none, or execution is not before the instruction.
+    /// The ISA has none, or execution is not before the instruction, or QEMU does not show the next program counter.
     Any,
     /// Not the first.
     Behind,
-    /// The first of several.
+    /// The first, in no delay slot.
     First,
-    /// The only one.
-    Alone,
+    /// The first, where execution goes on here.
+    Slot(GuestAddr),
 }
 
 /// How a callback of a site is served: fixed when the block is translated.
@@ -272,9 +272,13 @@ fn runs(probe: &Probe<Kprobe>, privileged: bool) -> bool {
 impl<G: GuestState> Frame<'_, G> {
     #[inline]
     fn privileged(&self, serving: Serving) -> bool {
-        serving != Serving::AskPrivilege || {
-            let value = self.guest.register(self.env.arch.privilege_register());
-            value.is_none_or(|value| self.env.arch.is_privileged(value))
+        match serving {
+            Serving::Plain | Serving::CountAll => true,
+            Serving::User => false,
+            Serving::AskPrivilege => {
+                let value = self.guest.register(self.env.arch.privilege_register());
+                value.is_none_or(|value| self.env.arch.is_privileged(value))
+            }
         }
     }
 

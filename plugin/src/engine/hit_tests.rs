@@ -262,6 +262,62 @@ fn a_place_by_number_asks_for_privilege_in_the_user_half() {
     bench.finish();
 }
 
+/// A delay slot begins a block where QEMU has ended one behind the transfer, or where two transfers follow one another.
+#[test]
+fn a_block_tells_where_its_first_instruction_goes() {
+    let mut bench = Bench::new(MAP);
+    bench.probe("p:first 0x401000");
+    bench.probe("p:second 0x401004");
+    let vcpu = bench.vcpu(0, 4096);
+    let sparc = qkprobe_arch::by_name("sparc64").expect("sparc64 is always there");
+    let npc = sparc.npc_register().expect("it has one");
+    let nop = || vec![0x01, 0, 0, 0];
+    let spots = |count: usize, registers: &[(qkprobe_arch::RegisterId, u64)]| {
+        let insns = vec![nop(); count];
+        let block = FakeBlock { vaddr: 0x40_1000, insns, registers: registers.to_vec(), ..FakeBlock::default() };
+        bench.translate_for(sparc, &vcpu, block).0.spots
+    };
+    assert_eq!(spots(2, &[(npc, 0x40_1004)]), [(0, Spot::First), (1, Spot::Behind)]);
+    // By itself at the end of a page, or before what ends a block.
+    assert_eq!(spots(1, &[(npc, 0x40_1004)]), [(0, Spot::First)]);
+    assert_eq!(spots(1, &[(npc, 0x52_0000)]), [(0, Spot::Slot(qkprobe_arch::GuestAddr(0x52_0000)))]);
+    assert_eq!(spots(1, &[]), [(0, Spot::Any)]);
+    bench.finish();
+}
+
+/// What the block was translated for is in the registers of the vCPU that translates it.
+#[test]
+fn a_block_is_served_by_the_privilege_that_it_was_translated_for() {
+    let mut bench = Bench::new(MAP);
+    let counter = crate::qemu::inline_count::InlineCounter::for_tests();
+    let counts = |privilege| {
+        move |probe: &mut Kprobe| {
+            count(probe);
+            (probe.privilege, probe.inline) = (privilege, Some(counter));
+        }
+    };
+    bench.probe_with("p:kernel 0x401000", counts(Privilege::Kernel));
+    bench.probe_with("p:any 0x401000", counts(Privilege::Any));
+    let (_, recorded) = bench.probe("p:recorded 0x401001");
+    let vcpu = bench.vcpu(0, 4096);
+    let cs = super::fake::arch().privilege_register();
+    let translated = |selector| FakeBlock { registers: vec![(cs, selector)], ..block(0x40_1000, &[1, 1]) };
+    let (kernel, _) = bench.translate(&vcpu, translated(0x10));
+    assert_eq!((kernel.counts, kernel.callbacks), (vec![0], vec![(1, 0x40_1001, Serving::Plain)]));
+    // In a user program only one of them is meant, and its counter is that of the others.
+    let (user, _) = bench.translate(&vcpu, translated(0x33));
+    assert_eq!((user.counts, user.callbacks), (vec![], vec![(0, 0x40_1000, Serving::User)]));
+    let (untrusted, _) = bench.translate(&vcpu, FakeBlock { no_counters: true, ..translated(0x10) });
+    let all = vec![(0, 0x40_1000, Serving::CountAll), (1, 0x40_1001, Serving::CountAll)];
+    assert_eq!((untrusted.counts, untrusted.callbacks), (vec![], all));
+    // The registers at the hit say nothing more.
+    bench.execute(&vcpu, 0x40_1001, &FakeState::user(), Serving::Plain);
+    assert_eq!(bench.totals(recorded).hits, 1);
+    bench.execute(&vcpu, 0x40_1001, &FakeState::kernel(), Serving::User);
+    assert_eq!(bench.totals(recorded).hits, 1);
+    bench.finish();
+}
+
 #[test]
 fn inline_counters_are_planted_once_and_only_where_they_can_be_trusted() {
     let mut bench = Bench::new(MAP);

@@ -46,8 +46,10 @@ pub(crate) enum Serving {
     Plain,
     /// It runs with kernel privilege; no inline counter was planted, so the callback counts for all.
     CountAll,
-    /// The address does not tell the privilege: the registers are asked. No inline counter was planted.
+    /// Nobody could tell the privilege when the block was translated: the registers are asked. No inline counter was planted.
     AskPrivilege,
+    /// It runs without kernel privilege. No inline counter was planted.
+    User,
 }
 
 /// Nanoseconds of the host's monotonic clock: the same for all threads.

@@ -4,7 +4,8 @@
 //! page and all its instructions start there (only an x86 instruction may end on the next page), so one page's sites
 //! are all there is to look at.
 
-use qkprobe_arch::{Arch, Flow, GuestAddr, InsnSlot, Privilege as AddressPrivilege};
+use qkprobe_arch::{Arch, Flow, GuestAddr, InsnSlot, Privilege as AddressPrivilege, RegisterId};
+use qkprobe_lang::Privilege;
 
 use super::Serving;
 use super::hit::{Planted, Spot};
@@ -25,6 +26,9 @@ pub(crate) trait Block {
     fn host(&self, index: usize) -> Option<HostAddr>;
     /// Copies an instruction's bytes; returns how many.
     fn bytes(&self, index: usize, out: &mut [u8]) -> usize;
+    /// A register of the vCPU that is about to run the block: what the block was translated for, such as its privilege, is
+    /// there.
+    fn register(&self, id: RegisterId) -> Option<u64>;
     /// Makes the instruction call back with this site, before it runs.
     fn plant_callback(&mut self, index: usize, site: &Site<Kprobe>, planted: Planted, access: Access);
     /// Makes the instruction call back with the site of the instruction before it, which has then run.
@@ -139,11 +143,7 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
         if !registry.any_site_between(first, last, self.guard) {
             return;
         }
-        let serving = match self.at.arch.privilege(self.vaddr) {
-            AddressPrivilege::AskRegisters => Serving::AskPrivilege,
-            AddressPrivilege::Kernel if self.block.can_count() && !self.at.verify => Serving::Plain,
-            AddressPrivilege::Kernel => Serving::CountAll,
-        };
+        let serving = self.serving();
         let mut index = 0;
         registry.sites_on_page(first, self.guard, |site| {
             if !(first..=last).contains(&site.place()) {
@@ -161,6 +161,37 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
                 self.miss(site, index, offset);
             }
         });
+    }
+
+    /// QEMU never runs a block with another privilege than it was translated for.
+    fn serving(&self) -> Serving {
+        let arch = self.at.arch;
+        let privileged = match arch.privilege(self.vaddr) {
+            AddressPrivilege::Kernel => Some(true),
+            AddressPrivilege::AskRegisters => {
+                self.block.register(arch.privilege_register()).map(|value| arch.is_privileged(value))
+            }
+        };
+        match privileged {
+            None => Serving::AskPrivilege,
+            Some(false) => Serving::User,
+            Some(true) if self.block.can_count() && !self.at.verify => Serving::Plain,
+            Some(true) => Serving::CountAll,
+        }
+    }
+
+    /// Where an instruction lies in the block, on an ISA with delay slots.
+    fn spot(&self, index: usize) -> Spot {
+        let Some(id) = self.at.arch.npc_register() else { return Spot::Any };
+        if index != 0 {
+            return Spot::Behind;
+        }
+        // A block is translated for a pair of PC and nPC, by the vCPU that is there.
+        match self.block.register(id).map(GuestAddr) {
+            None => Spot::Any,
+            Some(npc) if npc == self.vaddr.wrapping_add(4) => Spot::First,
+            Some(npc) => Spot::Slot(npc),
+        }
     }
 
     /// The site's instruction is in the block: is it the one that the slot holds?
@@ -211,31 +242,38 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
             || (arch.npc_register().is_some() && arch.has_delay_slot(slot, self.block.vaddr(index)))
     }
 
+    /// Where an inline counter counts each execution once: at the instruction, or, if it may run again, at the one behind it,
+    /// where it has run. None where only a callback can tell.
+    fn counts_at(&self, slot: Option<&InsnSlot>, index: usize, restarts: bool, goes_on: bool) -> Option<usize> {
+        if !restarts {
+            return Some(index);
+        }
+        let until_done = slot.is_some_and(|slot| self.at.arch.restarts_until_done(slot, self.block.vaddr(index)));
+        (until_done && goes_on).then_some(index + 1)
+    }
+
     /// An inline counter for the probes that only count, where that can be trusted; one callback for all others.
     fn plant(&mut self, site: &Site<Kprobe>, index: usize, serving: Serving) {
         let probes = site.snapshot(self.guard);
-        let enabled = || probes.iter().filter(|probe| probe.enabled()).map(|probe| &probe.payload);
+        let (slot, addr) = (site.slot(self.guard), self.block.vaddr(index));
+        let goes_on = index + 1 < self.count && slot.is_some_and(|slot| self.goes_on(slot, index));
+        let restarts = self.at.exceptions && slot.is_none_or(|slot| self.at.arch.may_restart(slot, addr));
+        let counts_at = self.counts_at(slot, index, restarts, goes_on);
+        let serving = if serving == Serving::Plain && counts_at.is_none() { Serving::CountAll } else { serving };
+        let may_run = |probe: &&Kprobe| serving != Serving::User || probe.privilege != Privilege::Kernel;
+        let enabled = || probes.iter().filter(|probe| probe.enabled()).map(|probe| &probe.payload).filter(may_run);
         let inline = |probe: &&Kprobe| serving == Serving::Plain && probe.inline.is_some();
         // All probes of an address that only count share one counter: QEMU may scale the vCPU's index twice for a second
         // one in the same block.
-        if let Some(counter) = enabled().find(inline).and_then(|probe| probe.inline) {
-            self.block.plant_count(index, counter);
+        if let Some((at, counter)) = counts_at.zip(enabled().find(inline).and_then(|probe| probe.inline)) {
+            self.block.plant_count(at, counter);
         }
         let others = || enabled().filter(|probe| !inline(probe));
         let Some(access) = others().map(|probe| probe.access).max() else { return };
         let after = self.at.verify || others().any(Kprobe::is_post);
-        let goes_on = index + 1 < self.count && site.slot(self.guard).is_some_and(|slot| self.goes_on(slot, index));
         let lands = after && !goes_on;
         if lands || self.at.verify || others().any(Kprobe::is_pre) {
-            let addr = self.block.vaddr(index);
-            let spot = match index {
-                _ if self.at.arch.npc_register().is_none() => Spot::Any,
-                0 if self.count == 1 => Spot::Alone,
-                0 => Spot::First,
-                _ => Spot::Behind,
-            };
-            let restarts =
-                self.at.exceptions && site.slot(self.guard).is_none_or(|slot| self.at.arch.may_restart(slot, addr));
+            let spot = self.spot(index);
             self.block.plant_callback(index, site, Planted { serving, lands, restarts, spot }, access);
         }
         if after && goes_on {

@@ -141,11 +141,13 @@ impl Plugin {
 
     fn inline_for(&self, probes: &mut Probes, probe: &Prepared) -> Option<InlineUse> {
         let place = probe.place?;
-        // An instruction that may fault and restart is counted by a callback, which can tell, where QEMU tells.
+        // An instruction that may fault and restart is counted by a callback, which can tell, where QEMU tells; or behind it,
+        // where that is as good.
         let restarts = || {
             let slot = slot_of(place, &self.target());
+            let until_done = |slot: &InsnSlot| !probe.attempts && self.arch.restarts_until_done(slot, place.addr());
             self.machine.api.register_vcpu_discon_cb.is_some()
-                && slot.is_none_or(|slot| self.arch.may_restart(&slot, place.addr()))
+                && slot.is_none_or(|slot| self.arch.may_restart(&slot, place.addr()) && !until_done(&slot))
         };
         if !probe.counts_only || probe.privilege == Privilege::User || restarts() {
             return None;

@@ -1,22 +1,28 @@
 //! A block that QEMU is translating.
 
-use qkprobe_arch::GuestAddr;
+use qkprobe_arch::{GuestAddr, RegisterId};
 
 use super::api::{Api, CB_R_REGS, CB_RW_REGS, CB_RW_REGS_PC, ExecCallback, Insn, Tb};
+use super::delay_slots::DelaySlots;
+use super::guest::VcpuGuest;
 use super::host_memory::HostAddr;
 use super::inline_count::{InlineCounter, InlineCounters};
 use super::shapes::{Events, exec_callback, landing_callback, post_callback};
 use crate::engine::Serving;
-use crate::engine::hit::Planted;
+use crate::engine::hit::{Planted, Spot};
 use crate::engine::kprobe::{Access, Kprobe};
 use crate::engine::pending::landing::Landing;
 use crate::engine::translate::Block;
 use crate::registry::Site;
+use crate::running::Plugin;
 
 /// Valid during the translation callback only.
 pub(crate) struct QemuBlock<'a, E> {
     pub(crate) api: &'a Api,
     pub(crate) counters: &'a InlineCounters,
+    pub(crate) delay_slots: &'a DelaySlots,
+    /// The registers of the vCPU that translates.
+    pub(crate) guest: Option<&'a VcpuGuest>,
     tb: *mut Tb,
     len: usize,
     can_count: bool,
@@ -24,10 +30,14 @@ pub(crate) struct QemuBlock<'a, E> {
 }
 
 impl<'a, E: Events> QemuBlock<'a, E> {
-    pub(crate) fn new(api: &'a Api, counters: &'a InlineCounters, tb: *mut Tb, can_count: bool) -> Self {
+    /// Only in the translation callback of `tb`.
+    pub(crate) fn new(plugin: &'a Plugin, tb: *mut Tb) -> Self {
+        let (api, can_count) = (plugin.machine.api, !plugin.vcpus.share_a_thread());
         // SAFETY: `tb` is the block of the running translation callback.
         let len = unsafe { (api.tb_n_insns)(tb) };
-        Self { api, counters, tb, len, can_count, events: std::marker::PhantomData }
+        let guest = plugin.vcpus.here().map(|vcpu| &vcpu.guest);
+        let (counters, delay_slots) = (&plugin.inline_counters, &plugin.delay_slots);
+        Self { api, counters, delay_slots, guest, tb, len, can_count, events: std::marker::PhantomData }
     }
 
     fn insn(&self, index: usize) -> *mut Insn {
@@ -72,9 +82,18 @@ impl<E: Events> Block for QemuBlock<'_, E> {
         unsafe { (self.api.insn_data)(insn, out.as_mut_ptr().cast(), out.len()) }
     }
 
+    fn register(&self, id: RegisterId) -> Option<u64> {
+        // QEMU lets a plugin read registers here, and they are exact: no translated code runs.
+        self.guest?.register(id)
+    }
+
     fn plant_callback(&mut self, index: usize, site: &Site<Kprobe>, planted: Planted, access: Access) {
         // The site outlives every block that holds its address: the registry frees it only after a flush.
-        self.plant(index, exec_callback::<E>(planted, access), access, std::ptr::from_ref(site).cast());
+        let userdata = match planted.spot {
+            Spot::Slot(npc) => self.delay_slots.userdata(site, npc),
+            Spot::Any | Spot::Behind | Spot::First => std::ptr::from_ref(site).cast(),
+        };
+        self.plant(index, exec_callback::<E>(planted, access), access, userdata);
     }
 
     fn plant_post(&mut self, index: usize, site: &Site<Kprobe>, serving: Serving, access: Access) {

@@ -201,9 +201,7 @@ pub(crate) struct QemuEvents;
 impl Events for QemuEvents {
     fn block_translated(tb: *mut Tb) {
         let Some(plugin) = plugin() else { return };
-        let mut block =
-            QemuBlock::<Self>::new(plugin.machine.api, &plugin.inline_counters, tb, !plugin.vcpus.share_a_thread());
-        plugin.translated(&mut block);
+        plugin.translated(&mut QemuBlock::<Self>::new(plugin, tb));
     }
 
     fn vcpu_started(vcpu: u32) {
@@ -248,6 +246,7 @@ impl Events for QemuEvents {
         if let Some(plugin) = plugin() {
             plugin.registry.flushed();
             plugin.landings.flushed();
+            plugin.delay_slots.flushed();
         }
     }
 

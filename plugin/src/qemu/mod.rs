@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod block;
 pub(crate) mod cache;
+pub(crate) mod delay_slots;
 pub(crate) mod entry;
 pub(crate) mod guest;
 pub(crate) mod host_memory;

@@ -8,7 +8,10 @@ use std::ffi::{c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use qkprobe_arch::GuestAddr;
+
 use super::api::{Api, ExecCallback, Id, Tb};
+use super::delay_slots::DelaySlot;
 use crate::engine::Serving;
 use crate::engine::hit::{Planted, Spot};
 use crate::engine::kprobe::Access;
@@ -132,20 +135,22 @@ unsafe extern "C" fn discon_v7<E: Events>(vcpu: c_uint, kind: c_int, from: u64, 
 }
 
 /// A site's callback: what it has to know beside the site is in its address, so that translated code passes no more.
-unsafe extern "C" fn hit<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
-    guarded_hit(|| {
-        E::hit(vcpu, site, planted(PLANTED));
-    });
+unsafe extern "C" fn hit<E: Events, const PLANTED: u8>(vcpu: c_uint, userdata: *mut c_void) {
+    // SAFETY: it was planted so.
+    let (site, planted) = unsafe { decoded(userdata, PLANTED) };
+    live_hit::<E>(vcpu, site, planted, is_rare(PLANTED));
 }
 
 /// The same where the program counter may be set.
-unsafe extern "C" fn hit_and_jump<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
+unsafe extern "C" fn hit_and_jump<E: Events, const PLANTED: u8>(vcpu: c_uint, userdata: *mut c_void) {
+    // SAFETY: it was planted so.
+    let (site, planted) = unsafe { decoded(userdata, PLANTED) };
     let mut target = None;
     if STATE.load(Ordering::Relaxed) == NO_HITS {
         // A vCPU that is held must not slip away while QEMU ends.
         guarded(|| target = E::held(vcpu, site));
     } else {
-        guarded_hit(|| target = E::hit(vcpu, site, planted(PLANTED)));
+        target = live_hit::<E>(vcpu, site, planted, is_rare(PLANTED));
     }
     if let Some(target) = target {
         // SAFETY: planted with `CB_RW_REGS_PC`; this frame holds plain numbers only, and the guarded body is over.
@@ -153,8 +158,40 @@ unsafe extern "C" fn hit_and_jump<E: Events, const PLANTED: u8>(vcpu: c_uint, si
     }
 }
 
+#[inline]
+fn live_hit<E: Events>(vcpu: c_uint, site: *const c_void, planted: Planted, rare: bool) -> Option<u64> {
+    if rare {
+        return rare_hit::<E>(vcpu, site, planted);
+    }
+    let mut target = None;
+    guarded_hit(|| target = E::hit(vcpu, site, planted));
+    target
+}
+
+/// One copy of the hit for all the ways to plant it that few sites have.
+#[inline(never)]
+fn rare_hit<E: Events>(vcpu: c_uint, site: *const c_void, planted: Planted) -> Option<u64> {
+    let mut target = None;
+    guarded_hit(|| target = E::hit(vcpu, site, planted));
+    target
+}
+
+/// The site, and how it is served.
+///
+/// # Safety
+/// `userdata` is that of a callback which was planted with these bits.
+#[inline]
+unsafe fn decoded(userdata: *const c_void, bits: u8) -> (*const c_void, Planted) {
+    if bits & SLOT != SLOT {
+        return (userdata, planted(bits, GuestAddr(0)));
+    }
+    // SAFETY: so planted, it is a `DelaySlot`, which lives as long as translated code may hold it.
+    let slot = unsafe { &*userdata.cast::<DelaySlot>() };
+    (slot.site, planted(bits, slot.npc))
+}
+
 unsafe extern "C" fn post<E: Events, const PLANTED: u8>(vcpu: c_uint, site: *mut c_void) {
-    guarded_hit(|| E::post(vcpu, site, planted(PLANTED).serving));
+    guarded_hit(|| E::post(vcpu, site, planted(PLANTED, GuestAddr(0)).serving));
 }
 
 unsafe extern "C" fn arrive<E: Events>(vcpu: c_uint, landing: *mut c_void) {
@@ -163,22 +200,32 @@ unsafe extern "C" fn arrive<E: Events>(vcpu: c_uint, landing: *mut c_void) {
 
 const COUNT_ALL: u8 = 1;
 const ASK_PRIVILEGE: u8 = 2;
+const USER: u8 = 3;
 const LANDS: u8 = 4;
 const RESTARTS: u8 = 8;
 const BEHIND: u8 = 16;
 const FIRST: u8 = 32;
-const ALONE: u8 = 48;
+const SLOT: u8 = 48;
+/// All bits set, and one more.
+const WAYS: usize = 64;
 
-const fn planted(bits: u8) -> Planted {
-    let serving = match bits & 3 {
+/// User code, what nobody knows the privilege of, and blocks that begin in a delay slot.
+const fn is_rare(bits: u8) -> bool {
+    bits & SLOT == SLOT || bits & USER >= ASK_PRIVILEGE
+}
+
+/// `npc` is that of a delay slot.
+const fn planted(bits: u8, npc: GuestAddr) -> Planted {
+    let serving = match bits & USER {
         COUNT_ALL => Serving::CountAll,
         ASK_PRIVILEGE => Serving::AskPrivilege,
+        USER => Serving::User,
         _ => Serving::Plain,
     };
-    let spot = match bits & ALONE {
+    let spot = match bits & SLOT {
         BEHIND => Spot::Behind,
         FIRST => Spot::First,
-        ALONE => Spot::Alone,
+        SLOT => Spot::Slot(npc),
         _ => Spot::Any,
     };
     Planted { serving, lands: bits & LANDS != 0, restarts: bits & RESTARTS != 0, spot }
@@ -190,12 +237,13 @@ fn bits(planted: Planted) -> u8 {
         Serving::Plain => 0,
         Serving::CountAll => COUNT_ALL,
         Serving::AskPrivilege => ASK_PRIVILEGE,
+        Serving::User => USER,
     };
     let spot = match spot {
         Spot::Any => 0,
         Spot::Behind => BEHIND,
         Spot::First => FIRST,
-        Spot::Alone => ALONE,
+        Spot::Slot(_) => SLOT,
     };
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     serving | bit(lands, LANDS) | bit(restarts, RESTARTS) | spot
@@ -203,34 +251,13 @@ fn bits(planted: Planted) -> u8 {
 
 /// One callback for each way to plant it.
 macro_rules! each_planted {
-    ($callback:ident, $bits:expr) => {
-        match $bits {
-            0 => $callback::<E, 0>,
-            1 => $callback::<E, 1>,
-            2 => $callback::<E, 2>,
-            4 => $callback::<E, 4>,
-            5 => $callback::<E, 5>,
-            6 => $callback::<E, 6>,
-            8 => $callback::<E, 8>,
-            9 => $callback::<E, 9>,
-            10 => $callback::<E, 10>,
-            12 => $callback::<E, 12>,
-            13 => $callback::<E, 13>,
-            14 => $callback::<E, 14>,
-            // All privilege is asked for where there are delay slots.
-            18 => $callback::<E, 18>,
-            22 => $callback::<E, 22>,
-            26 => $callback::<E, 26>,
-            30 => $callback::<E, 30>,
-            34 => $callback::<E, 34>,
-            38 => $callback::<E, 38>,
-            42 => $callback::<E, 42>,
-            46 => $callback::<E, 46>,
-            50 => $callback::<E, 50>,
-            54 => $callback::<E, 54>,
-            58 => $callback::<E, 58>,
-            _ => $callback::<E, 62>,
-        }
+    ($callback:ident) => {
+        each_planted!($callback:
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+            32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63)
+    };
+    ($callback:ident: $($bits:literal)*) => {
+        [$($callback::<E, $bits> as ExecCallback),*]
     };
 }
 
@@ -295,8 +322,8 @@ impl Registrar<'_> {
 
 /// The callback of an instruction with a site.
 pub(crate) fn exec_callback<E: Events>(planted: Planted, access: Access) -> ExecCallback {
-    let bits = bits(planted);
-    if access == Access::Pc { each_planted!(hit_and_jump, bits) } else { each_planted!(hit, bits) }
+    let all: [ExecCallback; WAYS] = if access == Access::Pc { each_planted!(hit_and_jump) } else { each_planted!(hit) };
+    all[usize::from(bits(planted))]
 }
 
 /// The callback of the instruction behind a site.
@@ -305,6 +332,7 @@ pub(crate) fn post_callback<E: Events>(serving: Serving) -> ExecCallback {
         Serving::Plain => post::<E, 0>,
         Serving::CountAll => post::<E, COUNT_ALL>,
         Serving::AskPrivilege => post::<E, ASK_PRIVILEGE>,
+        Serving::User => post::<E, USER>,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The vCPUs of the machine, each used by its own thread only.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,11 @@ use crate::engine::kprobe::Kprobe;
 use crate::engine::vcpu::Vcpu;
 use crate::primitive::Mutex;
 use crate::registry::{Reader, Registry};
+
+thread_local! {
+    /// The vCPU that this thread runs.
+    static HERE: Cell<Option<u32>> = const { Cell::new(None) };
+}
 
 /// One vCPU as QEMU's callbacks see it.
 #[derive(Debug)]
@@ -61,8 +66,15 @@ impl Vcpus {
         self.shared.load(Ordering::Relaxed)
     }
 
+    /// A vCPU of the calling thread, where QEMU does not say which one it is about: any will do where one thread runs several,
+    /// because its registers are read by handles that are the same for all, of the one that is running.
+    pub(crate) fn here(&self) -> Option<&QemuVcpu> {
+        self.get(HERE.get()?)
+    }
+
     /// In the vCPU's init callback.
     pub(crate) fn set(&self, index: u32, vcpu: QemuVcpu) {
+        HERE.set(Some(index));
         if !self.threads.lock().insert(std::thread::current().id()) {
             self.shared.store(true, Ordering::Relaxed);
         }

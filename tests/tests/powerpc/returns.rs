@@ -243,3 +243,44 @@ fn a_loaded_guest() {
     }
     check_loaded(Qemu::V10_0, GuestKernel::Ppc64le6_1, 2);
 }
+
+/// Functions that a child is in when it dies: of its system call, and one that never returns.
+const DEADLY: [&str; 4] = ["ksys_write", "vfs_write", "proc_reg_write", "do_exit"];
+
+/// A file that is none makes the kernel oops in the middle of a call: the child's calls never return. Its stack serves other
+/// tasks afterwards, in which all of them do.
+#[test]
+fn a_task_dies_in_a_probed_function() {
+    for (kernel, smp) in KERNELS {
+        let mut boot = boot(Qemu::V11_1, kernel, smp)
+            .script(["background write /proc/sysrq-trigger h", "wait", "fork 40", "procs 4 getppid 500", "say alive"])
+            .plugin_arg("count=p:bad proc_reg_write do set:$arg1=0")
+            .plugin_arg("count=p:oops notify_die why=$arg1:s32 if why == 1")
+            .plugin_arg("count=r:ppid sys_getppid")
+            .plugin_arg("count=p:dead do_task_dead");
+        for function in DEADLY {
+            boot = boot
+                .plugin_arg(format!("count=p:p_{function} {function}"))
+                .plugin_arg(format!("count=r:r_{function} {function}"));
+        }
+        let boot = boot.run();
+        let what = format!("{}\n{}\n{}", kernel.name(), boot.console, boot.stderr);
+        assert!(boot.status.success() && boot.reached_end(), "{what}");
+        assert!(boot.console.lines().any(|line| line == "QK 5 ok say alive"), "{what}");
+        assert_hits(&boot, kernel.name(), &[("bad", 1), ("oops", 1), ("ppid", 2000)]);
+        let summary = boot.summary();
+        for function in DEADLY {
+            assert_all_accounted(&what, &summary, &format!("p_{function}"), &format!("r_{function}"));
+        }
+        let left = |function: &str| {
+            let probe = summary.probe(&format!("r_{function}"));
+            (probe.pending, probe.abandoned)
+        };
+        let of_a_write = ["ksys_write", "vfs_write", "proc_reg_write"].map(left);
+        assert_eq!(of_a_write, [(0, 1); 3], "{what}");
+        // The dying child included.
+        let dead = summary.probe("dead").hits;
+        assert!(dead >= 45, "{what}");
+        assert_eq!(left("do_exit"), (summary.probe("p_do_exit").hits - dead, dead), "{what}");
+    }
+}

@@ -12,7 +12,7 @@ pub(super) const HERE: u64 = 0x52_0010;
 pub(super) const MEMORY: u64 = 0xffff_f800_1f42_b000;
 
 /// What nPC holds where nobody can rely on it.
-pub(super) const STALE: u64 = 0xdead_0000;
+const STALE: u64 = 0xdead_0000;
 
 /// All registers 0 but nPC and the stack pointer; 256 bytes of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +66,9 @@ impl Fake {
         self.at(BlockPlace::Behind(before(word)))
     }
 
-    /// A block by itself, with that instruction before it in memory: the register nPC may be stale.
-    pub(super) fn alone_behind(self, word: u32) -> Self {
-        self.at(BlockPlace::Alone { before: Some(before(word)) })
+    /// The first of its block, translated for this nPC: the register is stale.
+    pub(super) fn in_slot(self, npc: u64) -> Self {
+        self.at(BlockPlace::Slot { npc: GuestAddr(npc) })
     }
 
     pub(super) fn at(mut self, place: BlockPlace) -> Self {

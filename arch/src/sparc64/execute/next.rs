@@ -1,14 +1,15 @@
 //! PC and nPC after an instruction.
 //!
 //! QEMU translates a block for a pair of PC and nPC and goes on in it while one instruction follows the other in
-//! memory. So in a block of more than one instruction the first is in no delay slot, and a later one is in that of the
-//! transfer before it. An instruction that is a block by itself may be in a delay slot: of a transfer that annuls (QEMU
-//! ends its block there), or of one at the end of another block or page. The register nPC is then exact in some cases,
-//! namely where the target is not known at translation, and for a delay slot on another page.
+//! memory. So a block's first instruction goes to the nPC that the block was translated for, and a later one is in the delay
+//! slot of the transfer before it. A block begins in a delay slot, and then has that one instruction, behind a transfer that
+//! annuls (QEMU ends its block there), or that is the last one of its page; and between two transfers that follow one another
+//! (a DCTI couple; manual, 6.3.4.3), of which the second one is in the delay slot of the first: one instruction at
+//! the target of the first executes, and then the target of the second.
 
 use super::super::decode;
 use super::super::regs;
-use super::super::transfer::{Test, Transfer, has_delay_slot, transfer};
+use super::super::transfer::{Test, Transfer, transfer};
 use super::super::word::Word;
 use super::state::State;
 use super::{alu, condition};
@@ -59,20 +60,8 @@ fn npc_ways(state: &mut State<'_>) -> Result<Ways, ExecuteError> {
             let (transfer, word) = before(&slot, state)?;
             transfer.map_or(Ok(Ways::one(behind)), |transfer| delayed(transfer, word, state))
         }
-        BlockPlace::Alone { before: None } => state.whole(regs::NPC).map(|npc| Ways::two(GuestAddr(npc), behind)),
-        BlockPlace::Alone { before: Some(slot) } => {
-            let (transfer, _) = before(&slot, state)?;
-            match transfer.filter(|transfer| has_delay_slot(*transfer)) {
-                None => Ok(Ways::one(behind)),
-                // From there, or from elsewhere.
-                Some(Transfer::Branch { test, target, .. }) => Ok(match decided(test, state)? {
-                    Some(false) => Ways::one(behind),
-                    Some(true) | None => Ways::two(target, behind),
-                }),
-                Some(Transfer::Call { target }) => Ok(Ways::two(target, behind)),
-                Some(_) => state.whole(regs::NPC).map(|npc| Ways::two(GuestAddr(npc), behind)),
-            }
-        }
+        BlockPlace::Slot { npc } => Ok(Ways::one(npc)),
+        BlockPlace::Unknown => Err(state.not_supported()),
     }
 }
 

@@ -1,6 +1,6 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use super::fake::{Fake, HERE, MEMORY, STALE, slot};
+use super::fake::{Fake, HERE, MEMORY, slot};
 use crate::sparc64::Sparc64;
 use crate::{BlockPlace, Execute, ExecuteError, GuestAddr, NextPc};
 
@@ -70,43 +70,33 @@ fn behind_plain_instructions_the_address_tells() {
 }
 
 #[test]
-fn who_begins_a_block_that_goes_on_is_in_no_delay_slot() {
+fn who_begins_a_block_goes_where_that_was_translated_for() {
     let mut fake = Fake::new().at(BlockPlace::First);
     for word in [NOP, SAVE, CALL, RETL, BE] {
         assert_eq!(fake.goes(word), 4, "{word:#x}");
     }
     assert_eq!(Sparc64.npc(GuestAddr(HERE), &mut fake), Ok(Some(GuestAddr(HERE + 4))));
+    let mut delayed = Fake::new().with_ccr(ZERO).in_slot(HERE + 0x400);
+    for word in [NOP, SAVE, CALL, RETL, BE] {
+        assert_eq!(delayed.goes(word), 0x400, "{word:#x}");
+        let (first, second, _) = delayed.ways(word);
+        assert_eq!((first, second), (0x400, None), "{word:#x}");
+    }
+    assert_eq!(Sparc64.npc(GuestAddr(HERE), &mut delayed), Ok(Some(GuestAddr(HERE + 0x400))));
+    // It annuls what is at the target of the transfer before it.
+    assert_eq!(delayed.ways(BE_A), (0x400, Some(0x404), SP));
+    assert_eq!((delayed.goes(BE_A), delayed.goes(BA_A)), (0x400, 16));
+    assert_eq!(delayed.with_ccr(0).goes(BE_A), 0x404);
 }
 
 #[test]
-fn a_block_by_itself_may_be_a_delay_slot() {
-    let ways = |fake: &mut Fake| {
-        let (first, second, _) = fake.ways(NOP);
-        (first, second)
-    };
-    // The target of the transfer before it, or behind it if execution came from elsewhere.
-    for word in [BE_A, BE, BA, CALL] {
-        let mut fake = Fake::new().with_ccr(ZERO).alone_behind(word);
-        assert_eq!(ways(&mut fake), (12, Some(4)), "{word:#x}");
-        assert_eq!(fake.next_pc(NOP), not_supported(), "{word:#x}");
-        assert_eq!(Sparc64.npc(GuestAddr(HERE), &mut fake), not_supported(), "{word:#x}");
-    }
-    // It cannot have been taken.
-    assert_eq!(Fake::new().with_ccr(0).alone_behind(BE_A).goes(NOP), 4);
-    assert_eq!(ways(&mut Fake::new().with("o0", 1).alone_behind(BRZ_A_O0)), (4, None));
-    // No transfer, or one without a delay slot.
-    for word in [NOP, SAVE, BA_A, BN_A, CWBE] {
-        let mut fake = Fake::new().alone_behind(word);
-        assert_eq!((ways(&mut fake), fake.goes(NOP)), ((4, None), 4), "{word:#x}");
-    }
-    // Where the target was not known to QEMU, and on another page, the register holds it.
-    let stale = STALE.wrapping_sub(HERE).cast_signed();
-    for word in [RETL, CALL_G1, RETURN, SWAP_O7] {
-        assert_eq!(ways(&mut Fake::new().alone_behind(word)), (stale, Some(4)), "{word:#x}");
-    }
-    let mut first_on_page = Fake::new().at(BlockPlace::Alone { before: None });
-    assert_eq!(ways(&mut first_on_page), (stale, Some(4)));
-    assert_eq!(ways(&mut first_on_page.with("npc", HERE + 4)), (4, None));
+fn where_nothing_tells_nothing_is_said() {
+    let mut fake = Fake::new().at(BlockPlace::Unknown);
+    assert_eq!(fake.next_pc(NOP), not_supported());
+    assert_eq!(fake.successors(NOP), not_supported());
+    assert_eq!(Sparc64.npc(GuestAddr(HERE), &mut fake), not_supported());
+    // Without a delay slot.
+    assert_eq!(fake.goes(BA_A), 16);
 }
 
 #[test]
