@@ -215,6 +215,9 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
     fn plant(&mut self, site: &Site<Kprobe>, index: usize, serving: Serving) {
         let probes = site.snapshot(self.guard);
         let enabled = || probes.iter().filter(|probe| probe.enabled()).map(|probe| &probe.payload);
+        // A vCPU that is held comes here again and again: translated code could not tell that from an execution.
+        let serving =
+            if serving == Serving::Plain && enabled().any(Kprobe::holds) { Serving::CountAll } else { serving };
         let inline = |probe: &&Kprobe| serving == Serving::Plain && probe.inline.is_some();
         // All probes of an address that only count share one counter: QEMU may scale the vCPU's index twice for a second
         // one in the same block.
