@@ -1,5 +1,6 @@
-//! Another kernel boots than `kernel=` names, on every guest but x86_64 (which is in `refusals.rs`): nothing arms, the guest lives
-//! on, and both are named.
+//! Which kernel runs, and where, on every guest but x86_64 (`refusals.rs`, `early.rs`). Another one than `kernel=` names: nothing
+//! arms, the guest lives on, and both are named. The same one, but a relocatable powerpc kernel elsewhere than it was linked,
+//! as kdump starts it: it is found.
 
 mod common;
 
@@ -105,4 +106,46 @@ fn powerpc_notices_another_build() {
 #[test]
 fn sparc64_notices_another_build() {
     notices_another_build(GuestKernel::Sparc64Sun4u6_1);
+}
+
+/// `__run_at_load` (Linux `arch/powerpc/kernel/head_64.S`) says that the kernel stays where it was loaded: QEMU's firmware does
+/// that at 4 MB.
+#[test]
+fn a_relocatable_kernel_elsewhere_is_found() {
+    const RUN_AT_LOAD: u64 = 0x5c;
+    let folder = tempfile::tempdir().unwrap();
+    for kernel in [GuestKernel::Ppc64le6_1, GuestKernel::Ppc64Pseries6_1] {
+        let mut image = uncompressed(kernel, folder.path());
+        let is_little = kernel == GuestKernel::Ppc64le6_1;
+        // The ELF header's e_phoff, and p_offset of the one segment that is loaded: it begins with the kernel.
+        let number = |at: usize| {
+            let bytes = image[at..at + 8].try_into().unwrap();
+            usize::try_from(if is_little { u64::from_le_bytes(bytes) } else { u64::from_be_bytes(bytes) }).unwrap()
+        };
+        let flag = number(number(32) + 8) + RUN_AT_LOAD as usize;
+        let start = common::symbol(&common::image(kernel), "_stext").0;
+        assert_eq!(common::symbol(&common::image(kernel), "__run_at_load").0, start + RUN_AT_LOAD);
+        image[flag..flag + 4].copy_from_slice(&if is_little { 1u32.to_le_bytes() } else { 1u32.to_be_bytes() });
+        let path = folder.path().join("elsewhere");
+        std::fs::write(&path, image).unwrap();
+        for qemu in Qemu::selected() {
+            let result = Boot::new(qemu, kernel)
+                .smp(2)
+                .append("quiet")
+                .script(["threads 2 getppid 1000"])
+                .extra_args(["-kernel".to_owned(), path.display().to_string()])
+                .plugin_arg("count=p:counts sys_getppid")
+                .plugin_arg("probe=p:x sys_getppid nip=%nip")
+                .plugin_arg("count=r:returns sys_getppid ret=$retval:s32 if ret == 0 || ret == 1")
+                .plugin_arg("count=p:early early_setup")
+                .run_ok();
+            let what = format!("{qemu}, {}", kernel.name());
+            common::assert_hits(&result, &what, &[("counts", 2000), ("x", 2000), ("returns", 2000), ("early", 1)]);
+            assert!(result.stderr.contains("kernel slide 0x400000"), "{what}: {}", result.stderr);
+            let skip = if is_little { 8 } else { 0 };
+            let nip = common::symbol(&common::image(kernel), "sys_getppid").0 + skip + 0x40_0000;
+            let expected = format!(" nip={nip:#x}");
+            assert!(common::trace_lines(&result.trace).iter().all(|line| line.args == expected), "{what}: {expected}");
+        }
+    }
 }
