@@ -5,9 +5,11 @@
 //! powerpc64le-linux-gnu-objdump -d -z vmlinux |
 //!     cargo run --release -p qkprobe-arch --example against_objdump -- --isa ppc64le
 //! objdump -d --insn-width=16 vmlinux | cargo run --release -p qkprobe-arch --example against_objdump -- --isa i386
+//! sparc64-linux-gnu-objdump -d -z -m sparc:v9m8 vmlinux |
+//!     cargo run --release -p qkprobe-arch --example against_objdump -- --isa sparc64
 //! ```
 //! Input lines are `ADDRESS:<tab>BYTES<tab>MNEMONIC OPERANDS`; others are passed over. `intel64`, because the decoder
-//! follows Intel where the vendors differ. Each instruction is decoded at the address that objdump gives, with the text
+//! follows Intel where the vendors differ; `sparc:v9m8` is the largest set of sparc64 that objdump knows. Each instruction is decoded at the address that objdump gives, with the text
 //! that follows it in view. Prints counts and the first 20 differences; exit status 1 when there is any.
 //!
 //! `--golden` prints what objdump says in the format of `arch/src/x86/golden/*.txt` instead of comparing.
@@ -22,6 +24,8 @@ use std::process::ExitCode;
 
 #[path = "against_objdump/powerpc.rs"]
 mod powerpc;
+#[path = "against_objdump/sparc64.rs"]
+mod sparc64;
 
 use qkprobe_arch::{Arch, Flow, GuestAddr, Insn, MAX_INSN_BYTES};
 
@@ -39,15 +43,15 @@ struct Listed {
 }
 
 impl Listed {
-    fn parse(line: &str) -> Option<Self> {
+    /// `remarks`: what objdump's remarks begin with (`# 0xffffffff82c354b8`, `<vfs_read+0x4>`, on sparc64 `! 40a000`).
+    fn parse(line: &str, remarks: [char; 2]) -> Option<Self> {
         let mut fields = line.splitn(3, '\t');
         let addr = fields.next()?.trim().strip_suffix(':')?;
         let addr = u64::from_str_radix(addr, 16).ok()?;
         let bytes: Result<Vec<u8>, _> =
             fields.next()?.split_ascii_whitespace().map(|byte| u8::from_str_radix(byte, 16)).collect();
-        // Operands end where objdump's remarks begin (`# 0xffffffff82c354b8`, `<vfs_read+0x4>`).
         let text = fields.next().unwrap_or_default();
-        let text = text.split(['#', '<']).next().unwrap_or_default().split_ascii_whitespace();
+        let text = text.split(remarks).next().unwrap_or_default().split_ascii_whitespace();
         Some(Self { addr, bytes: bytes.ok()?, text: text.collect::<Vec<_>>().join(" ") })
     }
 
@@ -188,8 +192,10 @@ fn main() -> io::Result<ExitCode> {
     let arch = qkprobe_arch::by_name(isa).ok_or(io::ErrorKind::Unsupported)?;
     let (split, flow): (fn(Listed) -> Vec<Listed>, FlowOf) = match isa {
         "x86_64" | "i386" => (Listed::split_fwait, Listed::flow),
+        "sparc64" => (|listed| vec![listed], sparc64::flow),
         _ => (|listed| vec![listed], powerpc::flow),
     };
+    let remarks = if isa == "sparc64" { ['!', '<'] } else { ['#', '<'] };
     let mut tally = Tally::default();
     // Instructions whose following text is not read yet, and the text from the first of them on.
     let mut waiting: VecDeque<Listed> = VecDeque::new();
@@ -218,7 +224,7 @@ fn main() -> io::Result<ExitCode> {
     };
     let mut last: Option<Listed> = None;
     for line in io::stdin().lock().lines() {
-        for listed in Listed::parse(&line?).into_iter().flat_map(split) {
+        for listed in Listed::parse(&line?, remarks).into_iter().flat_map(split) {
             match &mut last {
                 // The suffix of a prefixed instruction has a line of its own, without text.
                 Some(last) if listed.text.is_empty() => last.bytes.extend(listed.bytes),

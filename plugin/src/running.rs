@@ -321,7 +321,7 @@ impl Plugin {
         // Leaving the block here lets QEMU stop exactly at the instruction; its hit is over.
         if let Some(place) = place.filter(|place| may_leave && after.jump.is_none() && self.may_leave_at(*place)) {
             self.holds.begin(held);
-            state.engine.will_resume_at(place, addr);
+            state.engine.will_resume_at(place, addr, state.guest.register(self.arch.stack_pointer()));
             return Some(addr.0);
         }
         self.holds.hold(held);
@@ -334,9 +334,8 @@ impl Plugin {
         if !self.holds.is_held(state.engine.index) {
             return None;
         }
-        let addr = state.engine.resumes_at(place)?;
+        let addr = state.engine.stopped_at(place, state.guest.register(self.arch.stack_pointer()))?;
         std::thread::sleep(Duration::from_millis(1));
-        state.engine.will_resume_at(place, addr);
         Some(addr.0)
     }
 

@@ -103,6 +103,8 @@ pub enum GuestKernel {
     /// No Linux: `guest-images/bare`, which runs single instructions and prints what they did. It knows no command line
     /// and no script, and powers off by itself.
     X86_64Bare,
+    /// The same for i386: `guest-images/bare/i386`.
+    I386Bare,
     /// The same for ppc64: `guest-images/bare/powerpc`.
     Ppc64Bare,
     /// The same sources in little endian.
@@ -126,7 +128,8 @@ impl GuestKernel {
     ];
 
     /// Every guest without a kernel.
-    pub const BARE: [Self; 4] = [Self::X86_64Bare, Self::Ppc64Bare, Self::Ppc64leBare, Self::Sparc64Bare];
+    pub const BARE: [Self; 5] =
+        [Self::X86_64Bare, Self::I386Bare, Self::Ppc64Bare, Self::Ppc64leBare, Self::Sparc64Bare];
 
     /// The Linux kernel of `arch` that is the quickest to boot.
     #[must_use]
@@ -155,6 +158,7 @@ impl GuestKernel {
             Self::Ppc32Pmac6_1 => "ppc32-6.1-pmac",
             Self::Sparc64Sun4u6_1 => "sparc64-6.1-sun4u",
             Self::X86_64Bare => "x86_64-bare",
+            Self::I386Bare => "i386-bare",
             Self::Ppc64Bare => "ppc64-bare",
             Self::Ppc64leBare => "ppc64le-bare",
             Self::Sparc64Bare => "sparc64-bare",
@@ -170,7 +174,7 @@ impl GuestKernel {
             | Self::X86_64Cloud6_12
             | Self::X86_64Cloud7
             | Self::X86_64Bare => GuestArch::X86_64,
-            Self::I386Pae6_1 => GuestArch::I386,
+            Self::I386Pae6_1 | Self::I386Bare => GuestArch::I386,
             Self::Ppc64le6_1 | Self::Ppc64leBare => GuestArch::Ppc64le,
             Self::Ppc64Pseries6_1 | Self::Ppc64Bare => GuestArch::Ppc64,
             Self::Ppc32Pmac6_1 => GuestArch::Ppc32,
@@ -181,7 +185,7 @@ impl GuestKernel {
     /// Whether it is a Linux kernel, which starts the init program from an initramfs.
     #[must_use]
     pub const fn is_linux(self) -> bool {
-        !matches!(self, Self::X86_64Bare | Self::Ppc64Bare | Self::Ppc64leBare | Self::Sparc64Bare)
+        !matches!(self, Self::X86_64Bare | Self::I386Bare | Self::Ppc64Bare | Self::Ppc64leBare | Self::Sparc64Bare)
     }
 
     /// The CPU that it needs, if that is not its architecture's.

@@ -27,7 +27,11 @@ fn plugin(name: &str) -> PathBuf {
 }
 
 fn check(qemu: Qemu, what: &str) -> Boot {
-    Boot::new(qemu, KERNEL)
+    check_on(KERNEL, qemu, what)
+}
+
+fn check_on(kernel: GuestKernel, qemu: Qemu, what: &str) -> Boot {
+    Boot::new(qemu, kernel)
         // A busy host may keep the timer from the kernel for so long that it gives up.
         .append("nokaslr quiet no_timer_check")
         .plugin_file(plugin("api_check"))
@@ -66,38 +70,68 @@ fn entry_points_are_exported() {
     }
 }
 
-/// 10^5 calls: every handler sees each of them, with the right next PC, argument, data and result.
+/// Every handler sees each of 10^5 calls, with the right next PC, argument, data and result.
+#[track_caller]
+fn see_every_call(qemu: Qemu, kernel: GuestKernel, getppid: &str, arch: &str) {
+    let boot = check_on(kernel, qemu, "counts")
+        .plugin_arg("x-more=a,b")
+        .plugin_arg(format!("count=p:by_line {getppid}"))
+        .script(["getppid 100000"])
+        .run_ok();
+    let calls = "100000";
+    assert_said(
+        &boot,
+        qemu,
+        &[
+            ("pre", calls),
+            ("post", calls),
+            ("entry", calls),
+            ("return", calls),
+            ("hits", "[Some(100000), Some(100000), Some(0), Some(100000)]"),
+            ("nmissed", "Some(0)"),
+            ("arch", arch),
+            ("args", r#"[("do", "counts"), ("more", "a,b")]"#),
+            ("slid", "true"),
+        ],
+    );
+    // Rust probes stand in the summary beside the others.
+    let summary = boot.summary();
+    let hits = |name: &str| summary.probe(name).hits;
+    let names = [getppid, &format!("{getppid}__return"), "silent", "only_counts", "by_line"];
+    assert_eq!(names.map(hits), [100_000, 100_000, 0, 100_000, 100_000], "{}", boot.stderr);
+    assert!(boot.stderr.contains("rust/only_counts "), "{}", boot.stderr);
+    assert_eq!(boot.trace.lines().filter(|line| !line.starts_with('#')).count(), 0, "no records");
+}
+
 #[test]
 fn handlers_see_every_call() {
     for qemu in Qemu::selected() {
-        let boot = check(qemu, "counts")
-            .plugin_arg("x-more=a,b")
-            .plugin_arg("count=p:by_line __x64_sys_getppid")
-            .script(["getppid 100000"])
-            .run_ok();
-        let calls = "100000";
-        assert_said(
-            &boot,
-            qemu,
-            &[
-                ("pre", calls),
-                ("post", calls),
-                ("entry", calls),
-                ("return", calls),
-                ("hits", "[Some(100000), Some(100000), Some(0), Some(100000)]"),
-                ("nmissed", "Some(0)"),
-                ("arch", "x86_64"),
-                ("args", r#"[("do", "counts"), ("more", "a,b")]"#),
-                ("slid", "true"),
-            ],
-        );
-        // Rust probes stand in the summary beside the others.
-        let summary = boot.summary();
-        let hits = |name: &str| summary.probe(name).hits;
-        let names = ["__x64_sys_getppid", "__x64_sys_getppid__return", "silent", "only_counts", "by_line"];
-        assert_eq!(names.map(hits), [100_000, 100_000, 0, 100_000, 100_000], "{}", boot.stderr);
-        assert!(boot.stderr.contains("rust/only_counts "), "{}", boot.stderr);
-        assert_eq!(boot.trace.lines().filter(|line| !line.starts_with('#')).count(), 0, "no records");
+        see_every_call(qemu, KERNEL, "__x64_sys_getppid", "x86_64");
+    }
+}
+
+/// The others, and what the API calls them.
+const OTHERS: [(GuestKernel, &str, &str); 5] = [
+    (GuestKernel::I386Pae6_1, "__ia32_sys_getppid", "i386"),
+    (GuestKernel::Ppc64le6_1, "sys_getppid", "ppc64le"),
+    (GuestKernel::Ppc64Pseries6_1, "sys_getppid", "ppc64"),
+    (GuestKernel::Ppc32Pmac6_1, "sys_getppid", "ppc"),
+    (GuestKernel::Sparc64Sun4u6_1, "sys_getppid", "sparc64"),
+];
+
+#[test]
+fn handlers_see_every_call_of_every_guest() {
+    for (kernel, getppid, arch) in OTHERS {
+        for qemu in Qemu::selected() {
+            if (kernel, qemu) != (GuestKernel::Sparc64Sun4u6_1, Qemu::V10_0) {
+                see_every_call(qemu, kernel, getppid, arch);
+                continue;
+            }
+            // Post and return handlers need what this QEMU does not show.
+            let refused = check_on(kernel, qemu, "counts").run();
+            let says = "QEMU 10.0.2 shows neither registers nor memory of a sparc64 guest: that came with QEMU 10.1";
+            assert!(!refused.status.success() && refused.stderr.contains(says), "{}", refused.stderr);
+        }
     }
 }
 
@@ -249,29 +283,43 @@ fn a_handler_answers_for_the_function() {
 }
 
 /// The example counts what the script opens.
+#[track_caller]
+fn watches_opens(qemu: Qemu, kernel: GuestKernel) {
+    let what = format!("{qemu}, {}", kernel.name());
+    let boot = Boot::new(qemu, kernel)
+        .append("quiet no_timer_check")
+        .plugin_file(plugin("open_watch"))
+        .plugin_arg("x-slowest=3")
+        .script(["openclose 700 /qk.script", "openclose 300 /no/such/file"])
+        .run_ok();
+    let line = boot.stderr.lines().find(|line| line.starts_with("open_watch: ") && line.contains(" calls"));
+    let line = line.unwrap_or_else(|| panic!("{what}: no report\n{}", boot.stderr));
+    let count = |field: &str| {
+        let found = line.trim_start_matches("open_watch: ").split(", ").find(|text| text.contains(field));
+        let number = found.and_then(|text| text.split(' ').find_map(|word| word.parse::<u64>().ok()));
+        number.unwrap_or_else(|| panic!("{what}: no {field} in {line}"))
+    };
+    // The kernel and init open a few more.
+    assert!((700..720).contains(&count("opened")), "{what}: {line}");
+    assert!(line.contains(", 30") && line.contains(" errno 2"), "{what}: {line}");
+    assert_eq!(count("calls"), boot.summary().probe("do_sys_openat2__return").hits, "{what}: {line}");
+    assert!(!line.contains("not awaited") && !line.contains("traced"), "{what}: {line}");
+    println!("{what}: {}", boot.stderr);
+    let slowest: Vec<&str> = boot.stderr.lines().filter_map(|line| line.split_once(" us  ").map(|it| it.1)).collect();
+    assert_eq!(slowest.len(), 3, "{what}: {}", boot.stderr);
+    assert!(slowest.iter().all(|path| path.starts_with('/')), "{what}: {slowest:?}");
+}
+
 #[test]
 fn the_example_watches_opens() {
     for qemu in Qemu::selected() {
-        let boot = Boot::new(qemu, KERNEL)
-            .append("quiet no_timer_check")
-            .plugin_file(plugin("open_watch"))
-            .plugin_arg("x-slowest=3")
-            .script(["openclose 700 /qk.script", "openclose 300 /no/such/file"])
-            .run_ok();
-        let line = boot.stderr.lines().find(|line| line.starts_with("open_watch: ") && line.contains(" calls"));
-        let line = line.unwrap_or_else(|| panic!("no report\n{}", boot.stderr));
-        let count = |what: &str| {
-            let field = line.trim_start_matches("open_watch: ").split(", ").find(|field| field.contains(what));
-            let number = field.and_then(|field| field.split(' ').find_map(|word| word.parse::<u64>().ok()));
-            number.unwrap_or_else(|| panic!("no {what} in {line}"))
-        };
-        // The kernel and init open a few more.
-        assert!((700..720).contains(&count("opened")), "{line}");
-        assert!(line.contains(", 30") && line.contains(" errno 2"), "{line}");
-        assert_eq!(count("calls"), boot.summary().probe("do_sys_openat2__return").hits, "{line}");
-        assert!(!line.contains("not awaited") && !line.contains("traced"), "{line}");
-        println!("{qemu}: {}", boot.stderr);
-        let slowest = boot.stderr.lines().filter(|line| line.contains(" us  /")).count();
-        assert_eq!(slowest, 3, "{}", boot.stderr);
+        watches_opens(qemu, KERNEL);
+    }
+}
+
+#[test]
+fn the_example_watches_opens_of_every_guest() {
+    for (kernel, ..) in OTHERS {
+        watches_opens(Qemu::V11_1, kernel);
     }
 }

@@ -3,20 +3,52 @@
 //! and prints the state that they leave.
 
 mod common;
-#[path = "bare/snippets.rs"]
-mod snippets;
+
+mod bare {
+    pub(crate) mod i386;
+    pub(crate) mod snippets;
+}
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bare::i386;
+use bare::snippets::{self, FRAGMENTS, LEAVES, LITERALS, RESTARTED, Snippet};
 use qkprobe_arch::{Flow, GuestAddr};
 use qkprobe_symbols::KernelImage;
 use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu, Threads};
-use snippets::{FRAGMENTS, LEAVES, LITERALS, RESTARTED, Snippet};
 
-const GUEST: GuestKernel = GuestKernel::X86_64Bare;
+/// What is known of a guest by hand.
+struct Guest {
+    kernel: GuestKernel,
+    snippets: Vec<Snippet>,
+    leaves: &'static [(&'static str, &'static str)],
+    restarted: &'static [(&'static str, &'static str)],
+    literals: &'static [(&'static str, &'static [(&'static str, u64)])],
+    /// The stack pointer.
+    sp: &'static str,
+}
 
-/// Whether definitions that end in `do post` exist.
-const POST: bool = true;
+fn x86_64() -> Guest {
+    Guest {
+        kernel: GuestKernel::X86_64Bare,
+        snippets: snippets::all(),
+        leaves: &LEAVES,
+        restarted: &RESTARTED,
+        literals: &LITERALS,
+        sp: "rsp",
+    }
+}
+
+fn i386() -> Guest {
+    Guest {
+        kernel: GuestKernel::I386Bare,
+        snippets: i386::all(),
+        leaves: &i386::LEAVES,
+        restarted: &i386::RESTARTED,
+        literals: &i386::LITERALS,
+        sp: "esp",
+    }
+}
 
 /// One instruction.
 #[derive(Debug)]
@@ -43,8 +75,8 @@ fn labels<'a>(image: &'a KernelImage, snippet: &str) -> BTreeMap<&'a str, u64> {
 }
 
 /// Every instruction of the snippets, with what `snippets` says of it.
-fn sites(image: &KernelImage) -> Vec<Site> {
-    let snippets = snippets::all();
+fn sites(image: &KernelImage, guest: &Guest) -> Vec<Site> {
+    let snippets = &guest.snippets;
     let named: BTreeSet<&str> = snippets.iter().map(|snippet| snippet.name).collect();
     let there: BTreeSet<&str> = image
         .symbols
@@ -52,11 +84,11 @@ fn sites(image: &KernelImage) -> Vec<Site> {
         .filter_map(|symbol| symbol.name.strip_prefix("snip_").filter(|name| !name.contains('.')))
         .collect();
     assert_eq!(named, there, "the snippets of the table and of the image");
-    snippets.iter().flat_map(|snippet| sites_of(image, snippet)).collect()
+    snippets.iter().flat_map(|snippet| sites_of(image, guest, snippet)).collect()
 }
 
-fn sites_of(image: &KernelImage, snippet: &Snippet) -> Vec<Site> {
-    let arch = qkprobe_arch::by_name("x86_64").unwrap();
+fn sites_of(image: &KernelImage, guest: &Guest, snippet: &Snippet) -> Vec<Site> {
+    let arch = qkprobe_arch::by_name(guest.kernel.arch().name()).unwrap();
     let name = snippet.name;
     let labels = labels(image, name);
     let (start, _) = common::symbol(image, &format!("snip_{name}"));
@@ -80,15 +112,15 @@ fn sites_of(image: &KernelImage, snippet: &Snippet) -> Vec<Site> {
             count = this;
         }
         let is_in = |list: &[(&str, &str)]| label.is_some_and(|(label, _)| list.contains(&(name, label)));
-        let completed = if is_in(&RESTARTED) { count / 2 } else { count } * snippet.runs;
+        let completed = if is_in(guest.restarted) { count / 2 } else { count } * snippet.runs;
         sites.push(Site {
             name: format!("{name}_{offset}"),
             place: format!("snip_{name}+{offset}"),
             hits: count * snippet.runs,
-            repeats: insn.flow == Flow::Next && is_repeated(&bytes[..usize::from(insn.len)]),
+            repeats: insn.flow == Flow::Next && is_repeated(guest, &bytes[..usize::from(insn.len)]),
             // Filler that nobody reaches.
-            completed: (!is_in(&LEAVES) && !bytes.starts_with(&[0x0f, 0x0b])).then_some(completed),
-            told: label.is_some_and(|(label, _)| name == "pf_map" && RESTARTED.contains(&(name, label))),
+            completed: (!is_in(guest.leaves) && !bytes.starts_with(&[0x0f, 0x0b])).then_some(completed),
+            told: label.is_some_and(|(label, _)| name == "pf_map" && guest.restarted.contains(&(name, label))),
             user: snippet.user,
         });
         offset += usize::from(insn.len);
@@ -98,8 +130,10 @@ fn sites_of(image: &KernelImage, snippet: &Snippet) -> Vec<Site> {
 }
 
 /// `rep`, `repe` or `repne` with a string instruction.
-fn is_repeated(bytes: &[u8]) -> bool {
-    let opcode = bytes.iter().position(|byte| !matches!(byte, 0xf2 | 0xf3 | 0x66 | 0x67 | 0x40..=0x4f));
+fn is_repeated(guest: &Guest, bytes: &[u8]) -> bool {
+    // 0x40 to 0x4f are REX, with 64 bits.
+    let is_rex = |byte: u8| guest.kernel == GuestKernel::X86_64Bare && byte & 0xf0 == 0x40;
+    let opcode = bytes.iter().position(|byte| !matches!(byte, 0xf2 | 0xf3 | 0x66 | 0x67) && !is_rex(*byte));
     let opcode = opcode.expect("an opcode");
     bytes[..opcode].iter().any(|byte| matches!(byte, 0xf2 | 0xf3)) && matches!(bytes[opcode], 0xa4..=0xa7 | 0xaa..=0xaf)
 }
@@ -122,13 +156,13 @@ fn value(state: &str, key: &str) -> u64 {
     u64::from_str_radix(text, 16).unwrap_or_else(|error| panic!("{key}={text}: {error}"))
 }
 
-fn boot(qemu: Qemu) -> Boot {
-    Boot::new(qemu, GUEST).memory(128)
+fn boot(qemu: Qemu, guest: &Guest) -> Boot {
+    Boot::new(qemu, guest.kernel).memory(128)
 }
 
 /// The states of a boot without the plugin.
-fn untouched(qemu: Qemu) -> Vec<String> {
-    states(&boot(qemu).run_ok())
+fn untouched(qemu: Qemu, guest: &Guest) -> Vec<String> {
+    states(&boot(qemu, guest).run_ok())
 }
 
 /// Lines that differ, not two walls of text.
@@ -139,12 +173,12 @@ fn assert_same_states(what: &str, found: &[String], expected: &[String]) {
     assert_eq!(found.len(), expected.len(), "{what}: the number of states");
 }
 
-#[test]
-fn the_guest_does_what_its_source_says() {
+#[track_caller]
+fn does_what_its_source_says(guest: &Guest) {
     for qemu in Qemu::selected() {
-        let states = untouched(qemu);
-        assert_same_states(&format!("{qemu}, again"), &untouched(qemu), &states);
-        for snippet in snippets::all().iter().filter(|snippet| !FRAGMENTS.contains(&snippet.name)) {
+        let states = untouched(qemu, guest);
+        assert_same_states(&format!("{qemu}, again"), &untouched(qemu, guest), &states);
+        for snippet in guest.snippets.iter().filter(|snippet| !FRAGMENTS.contains(&snippet.name)) {
             let prefix = format!("QK {} run=", snippet.name);
             let mut runs: Vec<&str> = states.iter().filter_map(|state| state.strip_prefix(&prefix)).collect();
             assert_eq!(runs.len() as u64, snippet.runs, "{qemu}: {}", snippet.name);
@@ -157,17 +191,27 @@ fn the_guest_does_what_its_source_says() {
             let prefix = format!("QK {name} run=1 ");
             states.iter().find(|state| state.starts_with(&prefix)).unwrap_or_else(|| panic!("{qemu}: no {name}"))
         };
-        let rsp = value(first("nops"), "rsp");
+        let sp = value(first("nops"), guest.sp);
         for state in &states {
             let left = state.starts_with("QK left_for_good ");
-            assert_eq!(value(state, "rsp") == rsp, !left, "{qemu}: {state}");
+            assert_eq!(value(state, guest.sp) == sp, !left, "{qemu}: {state}");
         }
-        for (name, registers) in LITERALS {
+        for (name, registers) in guest.literals {
             let state = first(name);
             let found: Vec<_> = registers.iter().map(|(register, _)| (*register, value(state, register))).collect();
-            assert_eq!(found, registers, "{qemu}: {state}");
+            assert_eq!(found, *registers, "{qemu}: {state}");
         }
     }
+}
+
+#[test]
+fn the_guest_does_what_its_source_says() {
+    does_what_its_source_says(&x86_64());
+}
+
+#[test]
+fn the_i386_guest_does_what_its_source_says() {
+    does_what_its_source_says(&i386());
 }
 
 /// How a machine runs, and what is asked of each instruction.
@@ -219,8 +263,7 @@ fn probes(sites: &[Site], probe: (&str, &str)) -> String {
 
 /// Probes behind every instruction that has a behind.
 fn post_probes(sites: &[Site]) -> String {
-    // ---- `when = "post"`: switched on by POST ----
-    let with_post = sites.iter().filter(|site| POST && !site.user && site.completed.is_some());
+    let with_post = sites.iter().filter(|site| !site.user && site.completed.is_some());
     with_post
         .map(|Site { name, place, .. }| format!("[[probe]]\ndef = 'p:{name}_post {place} do post'\naction = 'count'\n"))
         .collect()
@@ -238,7 +281,7 @@ fn expectations(qemu: Qemu, sites: &[Site]) -> Vec<(String, u64, bool)> {
             all.push((format!("{}_any", site.name), site.hits, !site.repeats));
         } else {
             all.push((site.name.clone(), hits, !site.repeats));
-            if let Some(completed) = site.completed.filter(|_| POST) {
+            if let Some(completed) = site.completed {
                 all.push((format!("{}_post", site.name), completed, !site.repeats));
             }
         }
@@ -246,18 +289,19 @@ fn expectations(qemu: Qemu, sites: &[Site]) -> Vec<(String, u64, bool)> {
     all
 }
 
-#[test]
-fn a_probe_on_every_instruction_changes_nothing_and_counts_exactly() {
-    let image = common::image(GUEST);
-    let sites = sites(&image);
+#[track_caller]
+fn changes_nothing_and_counts_exactly(guest: &Guest, cases: &[Case]) {
+    let image = common::image(guest.kernel);
+    let sites = sites(&image, guest);
+    assert!(sites.len() > 900, "{}", sites.len());
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("probes.toml");
     for qemu in Qemu::selected() {
-        let expected = untouched(qemu);
-        for case in CASES {
+        let expected = untouched(qemu, guest);
+        for case in cases {
             let what = format!("{qemu}, {case:?}, {} instructions", sites.len());
             std::fs::write(&config, probes(&sites, case.probe) + &post_probes(&sites)).unwrap();
-            let boot = boot(qemu)
+            let boot = boot(qemu, guest)
                 .smp(case.smp)
                 .threads(case.threads)
                 .extra_args(if case.icount { &["-icount", "shift=0,sleep=off"][..] } else { &[] }.iter().copied())
@@ -283,4 +327,15 @@ fn a_probe_on_every_instruction_changes_nothing_and_counts_exactly() {
             }
         }
     }
+}
+
+#[test]
+fn a_probe_on_every_instruction_changes_nothing_and_counts_exactly() {
+    changes_nothing_and_counts_exactly(&x86_64(), &CASES);
+}
+
+/// With QEMU's own ways to run, which are the same as for x86_64, less often.
+#[test]
+fn a_probe_on_every_instruction_of_i386_changes_nothing_and_counts_exactly() {
+    changes_nothing_and_counts_exactly(&i386(), &[CASES[0], CASES[3], CASES[5]]);
 }

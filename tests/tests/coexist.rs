@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{assert_hits, field, image, instructions, symbol};
+use common::{assert_hits, field, image, symbol};
 use qkprobe_arch::{Flow, GuestAddr};
-use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu};
+use qkprobe_symbols::KernelImage;
+use qkprobe_tests::{Boot, BootResult, GuestArch, GuestKernel, Qemu};
 
 const TRACING: &str = "/sys/kernel/tracing";
 const PROFILE: &str = "/sys/kernel/tracing/kprobe_profile";
@@ -29,39 +30,136 @@ fn profile(text: &str, name: &str) -> (u64, u64) {
     (line[1].parse().unwrap(), line[2].parse().unwrap())
 }
 
-/// In getppid, `xor %edx,%edx; mov $1,%esi`: the second is as long as the jump of an optimised kprobe, the first is shorter.
-fn two_moves(kernel: GuestKernel) -> (u64, u64) {
-    let image = image(kernel);
-    let (start, _) = symbol(&image, "__x64_sys_getppid");
-    let found = instructions(&image, "__x64_sys_getppid").windows(2).find_map(|pair| {
-        let text = image.bytes(GuestAddr(start + pair[0].0), 7)?;
-        (text == [0x31, 0xd2, 0xbe, 1, 0, 0, 0]).then_some((pair[0].0, pair[1].0))
-    });
-    found.expect("the kernel has these two instructions")
+/// A guest, and where in its getppid there is something for a kprobe of its own.
+struct Guest {
+    kernel: GuestKernel,
+    getppid: &'static str,
+    /// What its own kprobes call that.
+    own_name: &'static str,
+    /// A register, as definitions name it.
+    register: &'static str,
+    /// `xor %reg,%reg; mov $1,%reg`: the second is as long as the jump of an optimised kprobe, the first is shorter.
+    two_moves: &'static [u8],
+    /// Its kprobes become jumps where they can.
+    optimizes: bool,
+    /// A kprobe at the entry goes by way of ftrace.
+    by_ftrace: bool,
+    /// Its tracepoints have jump labels; without them they load and compare.
+    has_labels: bool,
 }
 
-#[track_caller]
-fn check_own_kprobes(qemu: Qemu, kernel: GuestKernel) {
-    let (short, long) = two_moves(kernel);
+const X86_64: Guest = Guest {
+    kernel: GuestKernel::X86_64Cloud6_1,
+    getppid: "__x64_sys_getppid",
+    own_name: "__x64_sys_getppid",
+    register: "%ax",
+    two_moves: &[0x31, 0xd2, 0xbe, 1, 0, 0, 0],
+    optimizes: true,
+    by_ftrace: true,
+    has_labels: true,
+};
+const I386: Guest = Guest {
+    kernel: GuestKernel::I386Pae6_1,
+    getppid: "__ia32_sys_getppid",
+    own_name: "__ia32_sys_getppid",
+    two_moves: &[0x31, 0xc9, 0xba, 1, 0, 0, 0],
+    ..X86_64
+};
+/// `li r5,0; li r4,1`: every instruction is as long as the branch of an optimised kprobe.
+const PPC64LE: Guest = Guest {
+    kernel: GuestKernel::Ppc64le6_1,
+    getppid: "sys_getppid",
+    own_name: "sys_getppid",
+    register: "%r3",
+    two_moves: &[0, 0, 0xa0, 0x38, 1, 0, 0x80, 0x38],
+    ..X86_64
+};
+/// The kernels that are built for these tests have no jump labels.
+const PPC64: Guest = Guest {
+    kernel: GuestKernel::Ppc64Pseries6_1,
+    // Without the dot it is the function's descriptor.
+    own_name: ".sys_getppid",
+    two_moves: &[0x38, 0xa0, 0, 0, 0x38, 0x80, 0, 1],
+    // The call of _mcount is not the first instruction.
+    by_ftrace: false,
+    has_labels: false,
+    ..PPC64LE
+};
+const PPC32: Guest = Guest { kernel: GuestKernel::Ppc32Pmac6_1, own_name: "sys_getppid", ..PPC64 };
+/// `ldx [%g4 + 0x398],%o0; clr %o2`.
+const SPARC64: Guest = Guest {
+    kernel: GuestKernel::Sparc64Sun4u6_1,
+    own_name: "sys_getppid",
+    register: "%o0",
+    two_moves: &[0xd0, 0x59, 0x23, 0x98, 0x94, 0x10, 0x20, 0],
+    optimizes: false,
+    ..PPC64
+};
+
+impl Guest {
+    /// The offsets of the instructions of getppid, up to its return and what is in its delay slot, or to the jump to a return:
+    /// what follows is padding.
+    fn offsets(&self) -> Vec<u64> {
+        let arch = self.kernel.arch();
+        let insns = common::instructions_of(arch, &image(self.kernel), self.getppid);
+        let slot = usize::from(arch == GuestArch::Sparc64);
+        let back = insns.iter().position(|(_, insn)| insn.flow == Flow::Return).map(|at| at + slot);
+        let jump = || insns.iter().rposition(|(_, insn)| matches!(insn.flow, Flow::Jump { .. }));
+        let end = back.or_else(jump).expect("it returns");
+        insns[..=end].iter().map(|(offset, _)| *offset).collect()
+    }
+
+    /// The offsets of the two moves.
+    fn moves(&self) -> (u64, u64) {
+        let image = image(self.kernel);
+        let (start, _) = symbol(&image, self.getppid);
+        let offsets = self.offsets();
+        let found = offsets
+            .windows(2)
+            .find(|pair| image.bytes(GuestAddr(start + pair[0]), self.two_moves.len()) == Some(self.two_moves));
+        found.map(|pair| (pair[0], pair[1])).expect("the kernel has these two instructions")
+    }
+
+    /// The jump of an optimised kprobe covers more than the probed instruction.
+    fn has_wide_jumps(&self) -> bool {
+        matches!(self.kernel.arch(), GuestArch::X86_64 | GuestArch::I386)
+    }
+
+    /// A counting and a recording probe on every instruction of getppid.
+    fn with_probes(&self, mut boot: Boot) -> Boot {
+        let Self { getppid, register, .. } = self;
+        for offset in self.offsets() {
+            boot = boot
+                .plugin_arg(format!("count=p:at_{offset} {getppid}+{offset}"))
+                .plugin_arg(format!("probe=p:trace_{offset} {getppid}+{offset} value={register}"));
+        }
+        boot.plugin_arg("out=/dev/null")
+    }
+}
+
+/// The guest's own kprobes, of every kind, while getppid is called [`CALLS`] times.
+fn own_kprobes(guest: &Guest) -> Vec<String> {
+    let (short, long) = guest.moves();
+    let getppid = guest.own_name;
     let event = |name: &str, value: u32| format!("write {TRACING}/events/kprobes/{name}/enable {value}");
     let add = |text: String| format!("append {TRACING}/kprobe_events {text}");
     // The kernel takes its time until it knows that nobody is inside.
-    let optimized = format!("until 20000 {KPROBES} [OPTIMIZED]");
-    let script = [
+    let optimized = |offset: u64| format!("until 20000 {KPROBES} getppid+{offset:#x}    [OPTIMIZED]");
+    let script = vec![
         "getppid 500".to_owned(),
         // A breakpoint inside.
         "write /proc/sys/debug/kprobes-optimization 0".to_owned(),
-        add(format!("p:inside __x64_sys_getppid+{long}")),
+        add(format!("p:inside {getppid}+{long}")),
         event("inside", 1),
         "getppid 1000".to_owned(),
         // By way of ftrace at the entry, too.
-        add("p:entry __x64_sys_getppid".to_owned()),
+        add(format!("p:entry {getppid}")),
         event("entry", 1),
         "getppid 1000".to_owned(),
         format!("cat {KPROBES}"),
         // A jump instead of the breakpoint.
         "write /proc/sys/debug/kprobes-optimization 1".to_owned(),
-        optimized.clone(),
+        optimized(long),
         format!("cat {KPROBES}"),
         "getppid 1000".to_owned(),
         format!("cat {PROFILE}"),
@@ -69,9 +167,9 @@ fn check_own_kprobes(qemu: Qemu, kernel: GuestKernel) {
         event("entry", 0),
         "getppid 500".to_owned(),
         // A jump that covers two instructions: the guest runs both in its own buffer.
-        add(format!("p:wide __x64_sys_getppid+{short}")),
+        add(format!("p:wide {getppid}+{short}")),
         event("wide", 1),
-        optimized,
+        optimized(short),
         format!("cat {KPROBES}"),
         "getppid 700".to_owned(),
         // This waits until the jump is away.
@@ -80,32 +178,43 @@ fn check_own_kprobes(qemu: Qemu, kernel: GuestKernel) {
         "getppid 300".to_owned(),
         format!("cat {PROFILE}"),
     ];
-    let mut boot = Boot::new(qemu, kernel).append("quiet pti=off").script(script).plugin_arg("out=/dev/null");
-    let offsets: Vec<u64> =
-        instructions(&image(kernel), "__x64_sys_getppid").iter().map(|(offset, _)| *offset).collect();
-    for offset in &offsets {
-        boot = boot
-            .plugin_arg(format!("count=p:at_{offset} __x64_sys_getppid+{offset}"))
-            .plugin_arg(format!("probe=p:trace_{offset} __x64_sys_getppid+{offset} ax=%ax"));
-    }
-    let boot = boot.run_ok();
-    let what = format!("{qemu}, {}", kernel.name());
+    let is_about_jumps = |line: &String| line.contains("kprobes-optimization") || line.starts_with("until");
+    script.into_iter().filter(|line| guest.optimizes || !is_about_jumps(line)).collect()
+}
 
-    let kprobes = shown(&boot, KPROBES);
-    assert!(!kprobes[0].contains("[OPTIMIZED]") && kprobes[0].contains("[FTRACE]"), "{what}: {}", kprobes[0]);
-    assert!(kprobes[1].contains("[OPTIMIZED]") && kprobes[1].contains("[FTRACE]"), "{what}: {}", kprobes[1]);
-    assert!(kprobes[2].contains("[OPTIMIZED]"), "{what}: {}", kprobes[2]);
-    let profiles = shown(&boot, PROFILE);
+/// How often they call getppid, and how often of these the guest runs the second move in a buffer of its own.
+const CALLS: u64 = 5000;
+const ELSEWHERE: u64 = 700;
+
+/// What the guest counted, and what the probes did; getppid was called `more` times besides.
+#[track_caller]
+fn assert_own_kprobes(guest: &Guest, boot: &BootResult, what: &str, more: u64) {
+    let kprobes = shown(boot, KPROBES);
+    let has = |list: &str, flag: &str| list.lines().any(|line| line.contains("getppid+") && line.ends_with(flag));
+    let is = |list: &str| (has(list, "[OPTIMIZED]"), has(list, "[FTRACE]"));
+    assert_eq!(is(&kprobes[0]), (false, guest.by_ftrace), "{what}: {}", kprobes[0]);
+    assert_eq!(is(&kprobes[1]), (guest.optimizes, guest.by_ftrace), "{what}: {}", kprobes[1]);
+    assert_eq!(is(&kprobes[2]).0, guest.optimizes, "{what}: {}", kprobes[2]);
+    let profiles = shown(boot, PROFILE);
     assert_eq!((profile(&profiles[0], "inside"), profile(&profiles[0], "entry")), ((3000, 0), (2000, 0)), "{what}");
-    assert_eq!(profile(&profiles[1], "wide"), (700, 0), "{what}");
-
-    for offset in offsets {
+    assert_eq!(profile(&profiles[1], "wide"), (ELSEWHERE, 0), "{what}");
+    let (_, long) = guest.moves();
+    for offset in guest.offsets() {
         // What the guest ran elsewhere, it did not run here.
-        let hits = if offset == long { 5000 - 700 } else { 5000 };
+        let elsewhere = if offset == long && guest.has_wide_jumps() { ELSEWHERE } else { 0 };
+        let hits = CALLS - elsewhere + more;
         let (count, trace) = (format!("at_{offset}"), format!("trace_{offset}"));
-        assert_hits(&boot, &what, &[(count.as_str(), hits), (trace.as_str(), hits)]);
-        assert_eq!(field(&boot, &trace, "dropped"), 0, "{what}");
+        assert_hits(boot, what, &[(count.as_str(), hits), (trace.as_str(), hits)]);
+        assert_eq!(field(boot, &trace, "dropped"), 0, "{what}");
     }
+}
+
+#[track_caller]
+fn check_own_kprobes(qemu: Qemu, kernel: GuestKernel) {
+    let guest = Guest { kernel, ..X86_64 };
+    let boot = Boot::new(qemu, kernel).append("quiet pti=off").script(own_kprobes(&guest));
+    let boot = guest.with_probes(boot).run_ok();
+    assert_own_kprobes(&guest, &boot, &format!("{qemu}, {}", kernel.name()), 0);
 }
 
 #[test]
@@ -117,28 +226,52 @@ fn own_kprobes_of_every_kind_at_the_same_place() {
     check_own_kprobes(Qemu::V10_0, GuestKernel::X86_64Cloud7);
 }
 
+/// The function tracer of getppid is switched on and off for a while, and two vCPUs call it, each so often; then one calls it
+/// 100 times.
+fn toggled_tracer(ms: u32, calls: u64) -> Vec<String> {
+    vec![
+        // ftrace knows the function by the first of its names.
+        format!("write {TRACING}/set_ftrace_filter *sys_getppid"),
+        format!("background write-loop {ms} {TRACING}/current_tracer function ; nop"),
+        format!("threads 2 getppid {calls}"),
+        "wait".to_owned(),
+        "getppid 100".to_owned(),
+    ]
+}
+
+/// sched_process_fork is switched on and off, and two vCPUs make so many children each; then 20 more.
+fn toggled_tracepoint(ms: u32, children: u64) -> Vec<String> {
+    vec![
+        format!("background write-loop {ms} {TRACING}/events/sched/sched_process_fork/enable 1 ; 0"),
+        format!("procs 2 fork {children}"),
+        "wait".to_owned(),
+        "fork 20".to_owned(),
+    ]
+}
+
+#[track_caller]
+fn assert_toggled(boot: &BootResult, what: &str) {
+    let loops: Vec<_> = boot.qk_all("write-loop").collect();
+    assert!(!loops.is_empty(), "{what}");
+    for toggles in loops {
+        assert!(toggles.number("toggles") > 3.0 && toggles.number("errors") < 1.0, "{what}: {toggles:?}");
+    }
+}
+
 /// The function tracer is switched on and off while two vCPUs run through the probed function.
 #[test]
 fn function_tracer_toggles_on_a_probed_function() {
     for qemu in Qemu::selected() {
         for kernel in [GuestKernel::X86_64Cloud6_1, GuestKernel::X86_64Cloud6_12] {
-            // ftrace knows the function by the first of its names.
-            let mut boot = Boot::new(qemu, kernel).smp(2).append("quiet pti=off").plugin_arg("out=/dev/null").script([
-                format!("write {TRACING}/set_ftrace_filter __do_sys_getppid"),
-                format!("background write-loop 2500 {TRACING}/current_tracer function ; nop"),
-                "threads 2 getppid 200000".to_owned(),
-                "wait".to_owned(),
-                "getppid 100".to_owned(),
-            ]);
-            let offsets: Vec<u64> =
-                instructions(&image(kernel), "__x64_sys_getppid").iter().map(|(offset, _)| *offset).collect();
+            let mut boot = Boot::new(qemu, kernel).smp(2).append("quiet pti=off").plugin_arg("out=/dev/null");
+            boot = boot.script(toggled_tracer(2500, 200_000));
+            let offsets = Guest { kernel, ..X86_64 }.offsets();
             for offset in &offsets[..4] {
                 boot = boot.plugin_arg(format!("count=p:at_{offset} __x64_sys_getppid+{offset}"));
             }
             let boot = boot.plugin_arg("probe=p:event __x64_sys_getppid").run_ok();
             let what = format!("{qemu}, {}", kernel.name());
-            let toggles = boot.qk("write-loop");
-            assert!(toggles.number("toggles") > 3.0 && toggles.number("errors") < 1.0, "{what}: {toggles:?}");
+            assert_toggled(&boot, &what);
             let names: Vec<String> = offsets[..4].iter().map(|offset| format!("at_{offset}")).collect();
             let mut expected: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 400_100)).collect();
             expected.push(("event", 400_100));
@@ -147,43 +280,148 @@ fn function_tracer_toggles_on_a_probed_function() {
     }
 }
 
+/// Offsets in kernel_clone.
+struct Label {
+    before: u64,
+    at: u64,
+    behind: u64,
+    /// Where the jump goes, if its code does not come back to `behind`.
+    outside: Option<u64>,
+}
+
+/// sched_process_fork's jump label, which every child that could be made passes.
+fn jump_label(guest: &Guest) -> Label {
+    let mut outside = None;
+    let (arch, image) = (guest.kernel.arch(), image(guest.kernel));
+    let (start, _) = symbol(&image, "kernel_clone");
+    let insns = common::instructions_of(arch, &image, "kernel_clone");
+    let label = match arch {
+        GuestArch::Ppc64le => {
+            let (label, target) = label_of(&image, "__tracepoint_sched_process_fork", "kernel_clone");
+            outside = Some(target - start);
+            let label = label - start;
+            insns.iter().position(|(offset, _)| *offset == label)
+        }
+        _ => {
+            // The first nop of this length.
+            let nop: &[u8] =
+                if arch == GuestArch::I386 { &[0x3e, 0x8d, 0x74, 0x26, 0] } else { &[0x0f, 0x1f, 0x44, 0, 0] };
+            (1..insns.len()).find(|index| image.bytes(GuestAddr(start + insns[*index].0), 5) == Some(nop))
+        }
+    };
+    let label = label.expect("kernel_clone has a jump label");
+    assert!(insns[label - 1].1.flow == Flow::Next && insns[label + 1].1.flow == Flow::Next, "{insns:?}");
+    let [before, at, behind] = [label - 1, label, label + 1].map(|index| insns[index].0);
+    Label { before, at, behind, outside }
+}
+
+/// The address of a key's jump label in a function, and where it jumps to, by the image's table of them (Linux `struct jump_entry`: code and target
+/// relative to themselves, 32 bits each, then the key, 64 bits).
+fn label_of(image: &KernelImage, key: &str, function: &str) -> (u64, u64) {
+    let ((start, _), (end, _)) = (symbol(image, "__start___jump_table"), symbol(image, "__stop___jump_table"));
+    let ((from, size), (key, _)) = (symbol(image, function), symbol(image, key));
+    let relative = |at: u64, len: usize| {
+        let mut number = [0; 8];
+        number[..len].copy_from_slice(image.bytes(GuestAddr(at), len).expect("the image has its jump table"));
+        let shift = 64 - 8 * len;
+        at.wrapping_add_signed((i64::from_le_bytes(number) << shift) >> shift)
+    };
+    // `struct tracepoint` begins with a name and the key; the key's low bits are flags.
+    let is_it =
+        |entry: &u64| (from..from + size).contains(&relative(*entry, 4)) && relative(entry + 8, 8) & !3 == key + 8;
+    let entry = (start..end).step_by(16).find(is_it).expect("the function has the jump label");
+    (relative(entry, 4), relative(entry + 4, 4))
+}
+
+/// Probes on a jump label and around it, and on who makes children.
+fn with_label_probes(guest: &Guest, boot: Boot) -> Boot {
+    let Label { before, at, behind, outside } = jump_label(guest);
+    let outside = outside.map(|outside| format!("count=p:outside kernel_clone+{outside}"));
+    outside
+        .into_iter()
+        .fold(boot, Boot::plugin_arg)
+        .plugin_arg("count=p:entry kernel_clone")
+        .plugin_arg("count=p:forks kernel_clone flags=+0($arg1):x64")
+        .plugin_arg("filter=flags==0x1200000")
+        .plugin_arg(format!("count=p:before kernel_clone+{before}"))
+        .plugin_arg(format!("count=p:at kernel_clone+{at}"))
+        .plugin_arg(format!("probe=p:at_too kernel_clone+{at}"))
+        .plugin_arg(format!("count=p:behind kernel_clone+{behind}"))
+}
+
+/// So many children were made by fork.
+#[track_caller]
+fn assert_label(boot: &BootResult, what: &str, forks: u64) {
+    assert_hits(boot, what, &[("forks", forks)]);
+    let all = boot.summary().probe("entry").hits;
+    assert!(all > forks, "{what}: {all}");
+    assert_hits(boot, what, &[("before", all), ("at", all), ("at_too", all)]);
+    let summary = boot.summary();
+    let outside = summary.probes.iter().find(|probe| probe.name == "outside").map(|probe| probe.hits);
+    assert_eq!(summary.probe("behind").hits + outside.unwrap_or(0), all, "{what}: {outside:?}");
+    assert_ne!(outside, Some(0), "{what}");
+}
+
 /// A tracepoint's nop becomes a jump and a nop again, under a probe, while children are made on two vCPUs.
 #[test]
 fn jump_label_under_a_probe() {
-    let kernel = GuestKernel::X86_64Cloud6_1;
-    let clone = image(kernel);
-    let (start, _) = symbol(&clone, "kernel_clone");
-    let insns = instructions(&clone, "kernel_clone");
-    let is_label = |offset: u64| clone.bytes(GuestAddr(start + offset), 5) == Some(&[0x0f, 0x1f, 0x44, 0, 0]);
-    let labels: Vec<usize> = (1..insns.len()).filter(|index| is_label(insns[*index].0)).collect();
-    // sched_process_fork's is the first: every child that could be made passes it.
-    let label = labels[0];
-    assert!(insns[label - 1].1.flow == Flow::Next && insns[label + 1].1.flow == Flow::Next, "{insns:?}");
-    let (before, at, behind) = (insns[label - 1].0, insns[label].0, insns[label + 1].0);
     for qemu in Qemu::selected() {
-        let boot = Boot::new(qemu, kernel)
-            .smp(2)
-            .append("quiet pti=off")
-            .script([
-                format!("background write-loop 2500 {TRACING}/events/sched/sched_process_fork/enable 1 ; 0"),
-                "procs 2 fork 500".to_owned(),
-                "wait".to_owned(),
-                "fork 20".to_owned(),
-            ])
-            .plugin_arg("count=p:entry kernel_clone")
-            .plugin_arg("count=p:forks kernel_clone flags=+0($arg1):x64")
-            .plugin_arg("filter=flags==0x1200000")
-            .plugin_arg(format!("count=p:before kernel_clone+{before}"))
-            .plugin_arg(format!("count=p:at kernel_clone+{at}"))
-            .plugin_arg(format!("probe=p:at_too kernel_clone+{at}"))
-            .plugin_arg(format!("count=p:behind kernel_clone+{behind}"))
-            .run_ok();
-        let toggles = boot.qk("write-loop");
-        assert!(toggles.number("toggles") > 3.0 && toggles.number("errors") < 1.0, "{qemu}: {toggles:?}");
+        let boot = Boot::new(qemu, X86_64.kernel).smp(2).append("quiet pti=off").script(toggled_tracepoint(2500, 500));
+        let boot = with_label_probes(&X86_64, boot).run_ok();
+        assert_toggled(&boot, qemu.version());
         // The background process, two of procs, their children, and twenty.
-        assert_hits(&boot, qemu.version(), &[("forks", 1 + 2 + 1000 + 20)]);
-        let all = boot.summary().probe("entry").hits;
-        assert!(all > 1023, "{qemu}: {all}");
-        assert_hits(&boot, qemu.version(), &[("before", all), ("at", all), ("at_too", all), ("behind", all)]);
+        assert_label(&boot, qemu.version(), 1 + 2 + 1000 + 20);
     }
+}
+
+/// All of it in one boot: kprobes, the function tracer, a jump label.
+#[track_caller]
+fn check_all(guest: &Guest) {
+    for qemu in Qemu::selected() {
+        if (guest.kernel.arch(), qemu) == (GuestArch::Sparc64, Qemu::V10_0) {
+            // It shows no registers, so nothing could be recorded of them.
+            continue;
+        }
+        let mut boot = Boot::new(qemu, guest.kernel)
+            .smp(guest.kernel.arch().max_cpus().min(2))
+            .append("quiet")
+            .script(own_kprobes(guest))
+            .script(toggled_tracer(1500, 50_000));
+        if guest.has_labels {
+            boot = with_label_probes(guest, boot.script(toggled_tracepoint(1500, 200)));
+        }
+        let boot = guest.with_probes(boot).run_ok();
+        let what = format!("{qemu}, {}", guest.kernel.name());
+        assert_own_kprobes(guest, &boot, &what, 100_100);
+        assert_toggled(&boot, &what);
+        if guest.has_labels {
+            // Two background processes.
+            assert_label(&boot, &what, 2 + 2 + 400 + 20);
+        }
+    }
+}
+
+#[test]
+fn everything_of_an_i386_guest() {
+    check_all(&I386);
+}
+
+#[test]
+fn everything_of_a_ppc64le_guest() {
+    check_all(&PPC64LE);
+}
+
+#[test]
+fn everything_of_a_ppc64_guest() {
+    check_all(&PPC64);
+}
+
+#[test]
+fn everything_of_a_ppc32_guest() {
+    check_all(&PPC32);
+}
+
+#[test]
+fn everything_of_a_sparc64_guest() {
+    check_all(&SPARC64);
 }

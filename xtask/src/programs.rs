@@ -56,6 +56,29 @@ const BARE_FLAGS: [&str; 9] = [
     "-Wl,-T,bare.ld",
 ];
 
+/// The same for `i386`.
+const I386_SOURCES: [(&str, &str); 10] = [
+    ("bare.inc", include_str!("../../guest-images/bare/i386/bare.inc")),
+    ("bare.ld", include_str!("../../guest-images/bare/i386/bare.ld")),
+    ("boot.S", include_str!("../../guest-images/bare/i386/boot.S")),
+    ("traps.S", include_str!("../../guest-images/bare/i386/traps.S")),
+    ("call.S", include_str!("../../guest-images/bare/i386/call.S")),
+    ("harness.c", include_str!("../../guest-images/bare/i386/harness.c")),
+    ("flow.S", include_str!("../../guest-images/bare/i386/flow.S")),
+    ("shapes.S", include_str!("../../guest-images/bare/i386/shapes.S")),
+    ("data.S", include_str!("../../guest-images/bare/i386/data.S")),
+    ("system.S", include_str!("../../guest-images/bare/i386/system.S")),
+];
+const I386_FLAGS: [&str; 5] = [
+    "-march=i686",
+    // The harness must not change what it prints.
+    "-mno-sse",
+    "-mno-mmx",
+    // There is no memset.
+    "-fno-tree-loop-distribute-patterns",
+    "-Wl,-z,max-page-size=4096",
+];
+
 /// The same for powerpc, of either byte order.
 const POWERPC_SOURCES: [(&str, &str); 8] = [
     ("bare.inc", include_str!("../../guest-images/bare/powerpc/bare.inc")),
@@ -139,7 +162,8 @@ fn bare(arch: GuestArch) -> Program {
     match arch {
         GuestArch::Ppc64 | GuestArch::Ppc64le => (&POWERPC_SOURCES, &POWERPC_FLAGS, &FREESTANDING),
         GuestArch::Sparc64 => (&SPARC64_SOURCES, &SPARC64_FLAGS, &FREESTANDING),
-        GuestArch::X86_64 | GuestArch::I386 | GuestArch::Ppc32 => (&BARE_SOURCES, &BARE_FLAGS, &[]),
+        GuestArch::I386 => (&I386_SOURCES, &I386_FLAGS, &FREESTANDING),
+        GuestArch::X86_64 | GuestArch::Ppc32 => (&BARE_SOURCES, &BARE_FLAGS, &[]),
     }
 }
 

@@ -147,9 +147,11 @@ fn kernel(kernel: GuestKernel) -> Recipe {
         GuestKernel::I386Pae6_1 => package("linux-image-686-pae", &["bookworm"]),
         GuestKernel::Ppc64le6_1 => package("linux-image-powerpc64le", &["bookworm"]),
         GuestKernel::Ppc64Pseries6_1 | GuestKernel::Ppc32Pmac6_1 | GuestKernel::Sparc64Sun4u6_1 => Kind::Build,
-        GuestKernel::X86_64Bare | GuestKernel::Ppc64Bare | GuestKernel::Ppc64leBare | GuestKernel::Sparc64Bare => {
-            Kind::Bare
-        }
+        GuestKernel::X86_64Bare
+        | GuestKernel::I386Bare
+        | GuestKernel::Ppc64Bare
+        | GuestKernel::Ppc64leBare
+        | GuestKernel::Sparc64Bare => Kind::Bare,
     };
     Recipe { folder: format!("guests/{}", kernel.name()), arch: Some(kernel.arch()), kind }
 }

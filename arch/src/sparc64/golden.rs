@@ -5,7 +5,7 @@
 //! ```text
 //! sparc64-linux-gnu-as -Av9m8 -64 sparc64.s -o list.o
 //! sparc64-linux-gnu-objdump -d -z -m sparc:v9m8 --adjust-vma=0x404000 list.o |
-//!     cargo run -p qkprobe-arch --example sparc64_against_objdump -- --golden > sparc64.txt
+//!     cargo run -p qkprobe-arch --example against_objdump -- --golden --isa sparc64 > sparc64.txt
 //! ```
 //! gave all of `sparc64.txt` but its head. `BLESS=1 cargo test` rewrites lengths and flows by this crate's decoder: the
 //! difference is then the reviewer's to judge.

@@ -21,9 +21,7 @@ use qkprobe::{DATA_BYTES, Guest, GuestAddr, Hit, Kprobe, Kretprobe, Pre};
 qkprobe::plugin!(set_up);
 
 const FUNCTION: &str = "do_sys_openat2";
-/// Results from here on are negated errnos, in every kernel.
-const FIRST_ERROR: u64 = 4096_u64.wrapping_neg() + 1;
-/// The longest instruction of x86. What is further away was jumped or called to.
+/// The longest instruction of any guest, one of x86. What is further away was jumped or called to.
 const LONGEST_INSTRUCTION: u64 = 15;
 
 /// What was seen. Handlers of several vCPUs share it.
@@ -38,7 +36,7 @@ struct Seen {
 #[derive(Default)]
 struct Returned {
     /// By errno; 0 are the files that were opened.
-    results: BTreeMap<u64, u64>,
+    results: BTreeMap<u32, u64>,
     /// The slowest first.
     slowest: Vec<(u64, String)>,
 }
@@ -89,7 +87,8 @@ impl Seen {
 
     fn returned(&self, hit: &mut Hit<'_>, data: &[u8; DATA_BYTES], keep: usize) {
         let (Some(result), Some(latency)) = (hit.return_value(), hit.latency()) else { return };
-        let errno = if result >= FIRST_ERROR { result.wrapping_neg() } else { 0 };
+        // An int, whatever the guest's registers hold: a file's number or a negated errno.
+        let errno = (result as i32).min(0).unsigned_abs();
         // A handler may take a lock that is held for moments only, by other handlers and nobody else.
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         *returned.results.entry(errno).or_insert(0) += 1;
@@ -99,7 +98,7 @@ impl Seen {
             return;
         }
         let path = data.first_chunk::<8>().map(|bytes| GuestAddr(u64::from_le_bytes(*bytes)));
-        let path = path.and_then(|path| hit.string(path));
+        let path = path.and_then(|path| hit.user_string(path));
         // The guest is not trusted: what it calls a path may be anything.
         let path = path.map_or_else(|| "(fault)".to_owned(), |path| path.escape_ascii().to_string());
         let at = returned.slowest.partition_point(|(slower, _)| *slower >= latency);

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::handlers::{DATA_BYTES, EntryFn, Hit, PostFn, Pre, PreFn, ReturnFn};
+use crate::engine::kprobe::Access;
 use crate::message::say;
 
 /// What the handlers of one probe share.
 #[derive(Debug)]
 pub(super) struct Contained {
     name: String,
+    /// What the handlers may do. The callback may be planted with more: to read memory that is barred from the kernel.
+    access: Access,
     silent: AtomicBool,
 }
 
@@ -25,11 +28,12 @@ struct Guarded<F: ?Sized> {
 impl<F: ?Sized> Guarded<F> {
     /// What the handler answers; nothing if it panicked, now or before.
     #[inline]
-    fn run<A>(&self, call: impl FnOnce(&F) -> A) -> Option<A> {
+    fn run<'h, A>(&self, hit: &mut Hit<'h>, call: impl FnOnce(&F, &mut Hit<'h>) -> A) -> Option<A> {
+        hit.limit(self.contained.access);
         if self.contained.silent.load(Ordering::Relaxed) {
             return None;
         }
-        match catch_unwind(AssertUnwindSafe(|| call(&self.handler))) {
+        match catch_unwind(AssertUnwindSafe(|| call(&self.handler, hit))) {
             Ok(answer) => Some(answer),
             Err(panic) => {
                 self.contained.tell(&*panic);
@@ -40,8 +44,8 @@ impl<F: ?Sized> Guarded<F> {
 }
 
 impl Contained {
-    pub(super) fn new(name: String) -> Arc<Self> {
-        Arc::new(Self { name, silent: AtomicBool::new(false) })
+    pub(super) fn new(name: String, access: Access) -> Arc<Self> {
+        Arc::new(Self { name, access, silent: AtomicBool::new(false) })
     }
 
     #[cold]
@@ -66,24 +70,24 @@ pub(super) fn text_of(panic: &(dyn Any + Send)) -> String {
 
 pub(super) fn pre(contained: &Arc<Contained>, handler: Box<PreFn>) -> Box<PreFn> {
     let guarded = Guarded { handler, contained: Arc::clone(contained) };
-    Box::new(move |hit: &mut Hit<'_>| guarded.run(|handler| handler(hit)).unwrap_or(Pre::GoOn))
+    Box::new(move |hit: &mut Hit<'_>| guarded.run(hit, |handler, hit| handler(hit)).unwrap_or(Pre::GoOn))
 }
 
 pub(super) fn post(contained: &Arc<Contained>, handler: Box<PostFn>) -> Box<PostFn> {
     let guarded = Guarded { handler, contained: Arc::clone(contained) };
-    Box::new(move |hit: &mut Hit<'_>| guarded.run(|handler| handler(hit)).unwrap_or_default())
+    Box::new(move |hit: &mut Hit<'_>| guarded.run(hit, |handler, hit| handler(hit)).unwrap_or_default())
 }
 
 pub(super) fn entry(contained: &Arc<Contained>, handler: Box<EntryFn>) -> Box<EntryFn> {
     let guarded = Guarded { handler, contained: Arc::clone(contained) };
     Box::new(move |hit: &mut Hit<'_>, data: &mut [u8; DATA_BYTES]| {
-        guarded.run(|handler| handler(hit, data)).unwrap_or(false)
+        guarded.run(hit, |handler, hit| handler(hit, data)).unwrap_or(false)
     })
 }
 
 pub(super) fn returned(contained: &Arc<Contained>, handler: Box<ReturnFn>) -> Box<ReturnFn> {
     let guarded = Guarded { handler, contained: Arc::clone(contained) };
     Box::new(move |hit: &mut Hit<'_>, data: &[u8; DATA_BYTES]| {
-        guarded.run(|handler| handler(hit, data)).unwrap_or_default()
+        guarded.run(hit, |handler, hit| handler(hit, data)).unwrap_or_default()
     })
 }

@@ -83,6 +83,11 @@ impl<'a> Hit<'a> {
         Self { machine, arch, vcpu, addr, access }
     }
 
+    /// The handler may do no more than that.
+    pub(crate) fn limit(&mut self, access: Access) {
+        self.access = self.access.min(access);
+    }
+
     pub(crate) fn may_jump(&self) -> bool {
         self.access == Access::Pc
     }
@@ -133,14 +138,24 @@ impl<'a> Hit<'a> {
         self.machine.register(self.arch.return_value())
     }
 
-    /// Fills `out` from guest memory, all or nothing.
+    /// Fills `out` from guest memory as the kernel sees it, all or nothing. Where user programs have addresses of their own
+    /// (sparc64) theirs are read by [`read_user`](Self::read_user).
     pub fn read(&mut self, addr: GuestAddr, out: &mut [u8]) -> bool {
+        self.read_from(Space::Kernel, addr, out)
+    }
+
+    /// The same from the memory of the user program that runs.
+    pub fn read_user(&mut self, addr: GuestAddr, out: &mut [u8]) -> bool {
+        self.read_from(Space::User, addr, out)
+    }
+
+    fn read_from(&mut self, space: Space, addr: GuestAddr, out: &mut [u8]) -> bool {
         let mut done = 0;
         while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = addr.wrapping_add(done as u64);
             let len = rest.len().min(usize::try_from(PAGE - at.0 % PAGE).unwrap_or(1));
             let Some(piece) = rest.get_mut(..len) else { return false };
-            if !self.machine.read(Space::Kernel, at, piece) {
+            if !self.machine.read(space, at, piece) {
                 return false;
             }
             done += len;
@@ -157,13 +172,22 @@ impl<'a> Hit<'a> {
 
     /// A string up to its NUL, at most 4096 bytes of it. The guest is not trusted: any byte may be in it.
     pub fn string(&mut self, addr: GuestAddr) -> Option<Vec<u8>> {
+        self.string_from(Space::Kernel, addr)
+    }
+
+    /// The same from the memory of the user program that runs.
+    pub fn user_string(&mut self, addr: GuestAddr) -> Option<Vec<u8>> {
+        self.string_from(Space::User, addr)
+    }
+
+    fn string_from(&mut self, space: Space, addr: GuestAddr) -> Option<Vec<u8>> {
         let mut text = Vec::new();
         while text.len() < MAX_STRING {
             let at = addr.wrapping_add(text.len() as u64);
             let mut piece = [0; 64];
             let len = piece.len().min(usize::try_from(PAGE - at.0 % PAGE).unwrap_or(1));
             let piece = piece.get_mut(..len)?;
-            if !self.machine.read(Space::Kernel, at, piece) {
+            if !self.machine.read(space, at, piece) {
                 return None;
             }
             if let Some(nul) = piece.iter().position(|byte| *byte == 0) {

@@ -11,7 +11,7 @@ use super::contain::{self, Contained};
 use super::error::Error;
 use super::handlers::{Pre, ReturnHandlers, StepHandlers};
 use super::probe::{At, Common, Kprobe, Kretprobe, Probe};
-use crate::engine::kprobe::{Handler, Kretprobe as Returns, ReturnWork};
+use crate::engine::kprobe::{Access, Handler, Kretprobe as Returns, ReturnWork};
 use crate::probes::prepare::{Abilities, Prepared, place_of, plain, slot_of};
 use crate::record::Output;
 use crate::registry::Place;
@@ -49,7 +49,7 @@ impl Against<'_> {
             self.check_post(&found)?;
         }
         let name = self.name(&common, &found, "")?;
-        let contained = Contained::new(name.clone());
+        let contained = Contained::new(name.clone(), common.access);
         let counts_only = pre.is_none() && post.is_none();
         let pre = pre.map(|pre| contain::pre(&contained, pre));
         let handlers = StepHandlers {
@@ -66,6 +66,7 @@ impl Against<'_> {
         if !found.addr_is_entry {
             return Err(Error::NotFunctionEntry { place: found.text });
         }
+        self.check_memory(&found)?;
         match maxactive {
             Some(0) => {
                 return Err(Error::Invalid { place: found.text, what: "maxactive 0: nothing could be awaited".into() });
@@ -74,7 +75,7 @@ impl Against<'_> {
             _ => {}
         }
         let name = self.name(&common, &found, "__return")?;
-        let contained = Contained::new(name.clone());
+        let contained = Contained::new(name.clone(), common.access);
         let handlers = ReturnHandlers {
             entry: entry.map(|entry| contain::entry(&contained, entry)),
             handler: match handler {
@@ -119,7 +120,16 @@ impl Against<'_> {
         Ok(Found { text, addr: probed, place: place_of(probed, target), addr_is_entry })
     }
 
+    /// A return or what runs behind an instruction is a place whose code must be found, too.
+    fn check_memory(&self, found: &Found) -> Result<(), Error> {
+        let unsupported = |what: String| Error::Unsupported { place: found.text.clone(), what };
+        self.abilities.check_shown(self.target.arch).map_err(unsupported)?;
+        let missing = self.target.paging().err();
+        missing.map_or(Ok(()), |missing| Err(unsupported(format!("this needs the guest's memory: {missing}"))))
+    }
+
     fn check_post(&self, found: &Found) -> Result<(), Error> {
+        self.check_memory(found)?;
         let unsupported = |what: String| Error::Unsupported { place: found.text.clone(), what };
         let arch = self.target.arch;
         let execute = arch.as_execute();
@@ -187,6 +197,14 @@ impl Against<'_> {
             _ => found.text,
         };
         let is_return = matches!(handler, Handler::Return(_));
+        let mut access = common.access;
+        if !counts_only
+            && self.target.arch.user_memory_lock().is_some()
+            && self.abilities.check(Access::Write, "").is_ok()
+        {
+            // To open the lock for the moment of a read.
+            access = access.max(Access::Write);
+        }
         let output = Output {
             definition: None,
             name,
@@ -202,7 +220,7 @@ impl Against<'_> {
             place: Some(found.place),
             output,
             handler,
-            access: common.access,
+            access,
             privilege,
             attempts: false,
             enabled: common.enabled,

@@ -4,13 +4,14 @@ use qkprobe_arch::GuestAddr;
 use qkprobe_lang::Halt;
 
 use super::Serving;
-use super::fake::{Bench, CALLER, DO_ONE, DO_TWO, FakeBlock, FakeState};
+use super::fake::{Bench, CALLER, DO_ONE, DO_TWO, FakeBlock, FakeState, count};
 use super::fake_state::STACKS;
 use super::hit::{After, Halted};
 use super::kprobe::{Access, Handler};
 use super::vcpu::Vcpu;
 use crate::api::handlers::{Pre, StepHandlers};
 use crate::counters::Totals;
+use crate::qemu::inline_count::InlineCounter;
 use crate::registry::Place;
 
 const SP: u64 = STACKS + 0x3e80;
@@ -248,11 +249,16 @@ fn a_halt_is_told_with_its_probe() {
     assert_eq!(execute(&bench, &vcpu, DO_ONE, &state), halt(DO_ONE, Halt::Quit(3), quits));
     assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), halt(DO_TWO, Halt::Stop, stops));
     // The machine was stopped before the instruction: when it goes on, that is the same execution.
-    vcpu.will_resume_at(Place::Image(GuestAddr(DO_TWO)), GuestAddr(DO_TWO));
+    vcpu.will_resume_at(Place::Image(GuestAddr(DO_TWO)), GuestAddr(DO_TWO), Some(SP));
+    // An interrupt meanwhile has a hit elsewhere, and one of its own at the same place; both are over before.
+    assert_eq!(execute(&bench, &vcpu, DO_ONE, &state), After::default());
+    let deeper = kernel();
+    deeper.set("sp", SP - 256);
+    assert_eq!(execute(&bench, &vcpu, DO_TWO, &deeper), halt(DO_TWO, Halt::Stop, stops));
     assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), After::default());
-    assert_eq!(bench.totals(stops).hits, 1);
-    assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), halt(DO_TWO, Halt::Stop, stops));
     assert_eq!(bench.totals(stops).hits, 2);
+    assert_eq!(execute(&bench, &vcpu, DO_TWO, &state), halt(DO_TWO, Halt::Stop, stops));
+    assert_eq!(bench.totals(stops).hits, 3);
     bench.finish();
 }
 
@@ -276,6 +282,28 @@ fn a_site_gets_the_highest_access_of_its_enabled_probes() {
     assert_eq!(access(&bench), [Access::Pc]);
     bench.registry.set_enabled(skips, false).expect("registered");
     assert_eq!(access(&bench), [Access::Write]);
+    bench.finish();
+}
+
+/// A vCPU that is held comes round again and again, which translated code would count.
+#[test]
+fn nothing_is_counted_inline_where_a_vcpu_is_held() {
+    let mut bench = Bench::with_text();
+    let vcpu = bench.vcpu(0, 4096);
+    let counts = |bench: &Bench| {
+        let insns = vec![vec![0x48, 0x83, 0xc0, 0x05]; 2];
+        let (block, _) = bench.translate(&vcpu, FakeBlock { vaddr: DO_ONE, insns, ..FakeBlock::default() });
+        (block.counts.len(), block.callbacks.iter().map(|(index, _, serving)| (*index, *serving)).collect::<Vec<_>>())
+    };
+    bench.probe_with("p:counts do_one", |probe| {
+        count(probe);
+        probe.inline = Some(InlineCounter::for_tests());
+    });
+    assert_eq!(counts(&bench), (1, vec![]));
+    let (stops, _) = bench.probe("p:stops do_one do stop disabled");
+    assert_eq!(counts(&bench), (1, vec![]));
+    bench.registry.set_enabled(stops, true).expect("registered");
+    assert_eq!(counts(&bench), (0, vec![(0, Serving::CountAll)]));
     bench.finish();
 }
 

@@ -166,7 +166,7 @@ pub(crate) fn hit<G: GuestState>(
     planted: Planted,
 ) -> Option<After> {
     let addr = env.runtime(site.place());
-    if vcpu.resumes_at(site.place()).is_some() {
+    if vcpu.is_stopped() && vcpu.resumes_at(site.place(), guest.register(env.arch.stack_pointer())).is_some() {
         // It was stopped here, before the instruction, and all that was to be done is done.
         return None;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use qkprobe_arch::InsnSlot;
-use qkprobe_lang::{Action, Definition, Effects, FaultState, Filter, FlowChange, Privilege};
+use qkprobe_lang::{Action, Definition, Effects, FaultState, Filter, FlowChange, Halt, Privilege};
 
 use crate::api::handlers::{ReturnHandlers, StepHandlers};
 use crate::qemu::inline_count::InlineCounter;
@@ -149,6 +149,12 @@ impl Kprobe {
             Handler::Post(_) => false,
             Handler::Step(handlers) => handlers.pre.is_some(),
         }
+    }
+
+    /// Whether it holds the vCPU before the instruction.
+    pub(crate) fn holds(&self) -> bool {
+        let Handler::Pre(event) = &self.handler else { return false };
+        event.effects.as_ref().is_some_and(|changes| changes.effects.halt == Some(Halt::Stop))
     }
 
     /// Whether it has something to do after the instruction.

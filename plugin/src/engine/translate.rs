@@ -259,9 +259,11 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
         let goes_on = index + 1 < self.count && slot.is_some_and(|slot| self.goes_on(slot, index));
         let restarts = self.at.exceptions && slot.is_none_or(|slot| self.at.arch.may_restart(slot, addr));
         let counts_at = self.counts_at(slot, index, restarts, goes_on);
-        let serving = if serving == Serving::Plain && counts_at.is_none() { Serving::CountAll } else { serving };
         let may_run = |probe: &&Kprobe| serving != Serving::User || probe.privilege != Privilege::Kernel;
         let enabled = || probes.iter().filter(|probe| probe.enabled()).map(|probe| &probe.payload).filter(may_run);
+        // A vCPU that is held comes here again and again: translated code could not tell that from an execution.
+        let inexact = || counts_at.is_none() || enabled().any(Kprobe::holds);
+        let serving = if serving == Serving::Plain && inexact() { Serving::CountAll } else { serving };
         let inline = |probe: &&Kprobe| serving == Serving::Plain && probe.inline.is_some();
         // All probes of an address that only count share one counter: QEMU may scale the vCPU's index twice for a second
         // one in the same block.

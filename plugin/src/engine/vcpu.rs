@@ -17,7 +17,7 @@ pub(crate) struct Vcpu {
     pub(crate) reader: Reader,
     pub(crate) counters: Arc<VcpuCounters>,
     last: Cell<Option<Last>>,
-    resumes: Cell<Option<(Place, GuestAddr)>>,
+    resumes: Cell<Option<Resume>>,
     /// `verify=on`: what the instruction that runs now is expected to do.
     pub(crate) prediction: Cell<Option<Box<Prediction>>>,
 }
@@ -36,6 +36,15 @@ struct Last {
     /// Where QEMU says its block is, if it may fault.
     block: Option<u64>,
     /// The stack pointer, if it may fault and the exception would not tell.
+    sp: Option<u64>,
+}
+
+/// Where the vCPU was stopped.
+#[derive(Clone, Copy, Debug)]
+struct Resume {
+    place: Place,
+    addr: GuestAddr,
+    /// The stack pointer: an interrupt that comes meanwhile may lead to the same place.
     sp: Option<u64>,
 }
 
@@ -74,9 +83,9 @@ impl Vcpu {
         self.last.get().filter(|last| last.block == Some(from.0)).map(|last| (last.place, last.sp))
     }
 
-    /// The machine was stopped before the instruction of a place, at `addr`; its hit is over.
-    pub(crate) fn will_resume_at(&self, place: Place, addr: GuestAddr) {
-        self.resumes.set(Some((place, addr)));
+    /// The machine was stopped before the instruction of a place, at `addr`, with this stack pointer; its hit is over.
+    pub(crate) fn will_resume_at(&self, place: Place, addr: GuestAddr, sp: Option<u64>) {
+        self.resumes.set(Some(Resume { place, addr, sp }));
     }
 
     /// Whether it was stopped somewhere and has not gone on since.
@@ -85,10 +94,15 @@ impl Vcpu {
         self.resumes.get().is_some()
     }
 
-    /// If this is the hit that was over before the machine stopped: where the vCPU was.
-    #[inline]
-    pub(crate) fn resumes_at(&self, place: Place) -> Option<GuestAddr> {
-        self.resumes.get()?;
-        self.resumes.take().filter(|(stopped, _)| *stopped == place).map(|(_, addr)| addr)
+    /// If the vCPU was stopped at this place with this stack pointer: where that was. Interrupts are served meanwhile, and
+    /// their code may have places of its own.
+    pub(crate) fn stopped_at(&self, place: Place, sp: Option<u64>) -> Option<GuestAddr> {
+        self.resumes.get().filter(|resume| (resume.place, resume.sp) == (place, sp)).map(|resume| resume.addr)
+    }
+
+    /// The same, and then it is stopped there no more.
+    #[cold]
+    pub(crate) fn resumes_at(&self, place: Place, sp: Option<u64>) -> Option<GuestAddr> {
+        self.stopped_at(place, sp).inspect(|_| self.resumes.set(None))
     }
 }

@@ -1,4 +1,4 @@
-//! What each snippet of `guest-images/bare` executes, counted by hand from its source.
+//! What each snippet of `guest-images/bare` for x86_64 executes, counted by hand from its source.
 
 /// A snippet, or a piece of code that a snippet uses.
 pub(crate) struct Snippet {
@@ -12,12 +12,12 @@ pub(crate) struct Snippet {
     pub(crate) user: bool,
 }
 
-fn snippet(name: &'static str, runs: u64, labels: &[(&str, u64)]) -> Snippet {
+pub(crate) fn snippet(name: &'static str, runs: u64, labels: &[(&str, u64)]) -> Snippet {
     let labels = labels.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect();
     Snippet { name, runs, labels, user: false }
 }
 
-fn user(name: &'static str, runs: u64, labels: &[(&str, u64)]) -> Snippet {
+pub(crate) fn user(name: &'static str, runs: u64, labels: &[(&str, u64)]) -> Snippet {
     Snippet { user: true, ..snippet(name, runs, labels) }
 }
 
@@ -25,7 +25,7 @@ fn user(name: &'static str, runs: u64, labels: &[(&str, u64)]) -> Snippet {
 const CONDITIONS: [&str; 16] = ["o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g"];
 
 /// All conditional jumps, short and long ones; a bit of `not_taken` for each condition, the first one highest.
-fn jumps(name: &'static str, not_taken: u16) -> Snippet {
+pub(crate) fn jumps(name: &'static str, not_taken: u16) -> Snippet {
     let mut labels = Vec::new();
     for prefix in ["", "far_"] {
         for (place, condition) in CONDITIONS.iter().enumerate() {

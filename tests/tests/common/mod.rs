@@ -1,9 +1,9 @@
 //! What several boot tests share: the image's own view of a kernel, and what the summary says beyond counts.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use qkprobe_arch::{Flow, GuestAddr, Insn};
+use qkprobe_arch::{Arch, Flow, GuestAddr, Insn};
 use qkprobe_symbols::{KernelImage, Lookup};
-use qkprobe_tests::{BootResult, Cache, GuestKernel};
+use qkprobe_tests::{BootResult, Cache, GuestArch, GuestKernel};
 use serde_json::Value;
 
 /// The image that the guest boots, read on the host.
@@ -23,13 +23,21 @@ pub(crate) fn symbol(image: &KernelImage, name: &str) -> (u64, u64) {
 /// The instructions of a function with their offsets, from behind ENDBR to the padding behind the last return or jump.
 #[track_caller]
 pub(crate) fn instructions(image: &KernelImage, name: &str) -> Vec<(u64, Insn)> {
-    let arch = qkprobe_arch::by_name("x86_64").unwrap();
+    instructions_of(GuestArch::X86_64, image, name)
+}
+
+/// The same for any architecture.
+#[track_caller]
+pub(crate) fn instructions_of(arch: GuestArch, image: &KernelImage, name: &str) -> Vec<(u64, Insn)> {
+    // QEMU's name of 32-bit PowerPC.
+    let name_of_arch = if arch == GuestArch::Ppc32 { "ppc" } else { arch.name() };
+    let arch = qkprobe_arch::by_name(name_of_arch).unwrap();
     let (start, size) = symbol(image, name);
     let text = image.bytes(GuestAddr(start), usize::try_from(size).unwrap()).unwrap();
     let mut offset = usize::try_from(arch.entry_skip(text)).unwrap();
     let mut found = Vec::new();
     // Padding is nops (0x90, and the longer forms that begin with these bytes) or breakpoints.
-    while offset < text.len() && !is_padding(&text[offset..]) {
+    while offset < text.len() && !is_padding(arch, &text[offset..]) {
         let insn = arch.decode(GuestAddr(start + offset as u64), &text[offset..]).unwrap();
         found.push((offset as u64, insn));
         offset += usize::from(insn.len);
@@ -37,9 +45,11 @@ pub(crate) fn instructions(image: &KernelImage, name: &str) -> Vec<(u64, Insn)> 
     found
 }
 
-/// Only what fills up to the end: nops of any length, breakpoints.
-fn is_padding(mut text: &[u8]) -> bool {
-    let arch = qkprobe_arch::by_name("x86_64").unwrap();
+/// Only what fills up to the end: on x86 nops of any length and breakpoints; elsewhere words that are no instructions.
+fn is_padding(arch: &dyn Arch, mut text: &[u8]) -> bool {
+    if !matches!(arch.name(), "x86_64" | "i386") {
+        return arch.decode(GuestAddr(0), text).is_err();
+    }
     while !text.is_empty() {
         let nop = text.iter().position(|byte| !matches!(byte, 0x66 | 0x2e)).unwrap_or(text.len());
         if !(text[nop..].starts_with(&[0x0f, 0x1f]) || matches!(text.get(nop), Some(0x90 | 0xcc))) {

@@ -9,8 +9,22 @@ use qkprobe::{Error, Guest, GuestAddr, Kprobe, Kretprobe, Pre, Probe, ProbeHandl
 
 qkprobe::plugin!(set_up);
 
-const GETPPID: &str = "__x64_sys_getppid";
-const GETPID: &str = "__x64_sys_getpid";
+/// The functions of two system calls.
+fn getppid(guest: &Guest) -> &'static str {
+    match guest.arch() {
+        "x86_64" => "__x64_sys_getppid",
+        "i386" => "__ia32_sys_getppid",
+        _ => "sys_getppid",
+    }
+}
+
+fn getpid(guest: &Guest) -> &'static str {
+    match guest.arch() {
+        "x86_64" => "__x64_sys_getpid",
+        "i386" => "__ia32_sys_getpid",
+        _ => "sys_getpid",
+    }
+}
 
 type Done = Result<(), Box<dyn StdError>>;
 
@@ -51,22 +65,28 @@ impl Tally {
 fn counts(guest: &'static Guest) -> Done {
     let tally = Arc::new(Tally::default());
     let (pre, post, entry, back) = (Arc::clone(&tally), Arc::clone(&tally), Arc::clone(&tally), Arc::clone(&tally));
-    // nop of __fentry__, 5 bytes, behind ENDBR if there is one: execution goes on right behind it.
-    let probe = Kprobe::at(GETPPID)
+    let is_x86 = matches!(guest.arch(), "x86_64" | "i386");
+    // On x86 the nop of __fentry__, 5 bytes, behind ENDBR if there is one: execution goes on right behind it.
+    let first = if is_x86 { 5 } else { 4 };
+    let probe = Kprobe::at(getppid(guest))
         .pre_handler(move |_| {
             pre.add(0);
             Pre::GoOn
         })
         .post_handler(move |hit| {
-            if hit.next_pc() == Some(hit.addr().wrapping_add(5)) {
+            if hit.next_pc() == Some(hit.addr().wrapping_add(first)) {
                 post.add(1);
             }
         });
     let step = guest.register(probe)?;
-    let returns = Kretprobe::at(GETPPID)
+    let is_sparc = guest.arch() == "sparc64";
+    // The kernel's half of the addresses; on 32 bits, the last quarter.
+    let top = if matches!(guest.arch(), "i386" | "ppc") { 3 << 30 } else { 1 << 63 };
+    let returns = Kretprobe::at(getppid(guest))
         .entry_handler(move |hit, data| {
-            // The 64-bit entry code passes the address of the registers.
-            let argument = hit.argument(1).unwrap_or(0);
+            // The entry code passes the address of the registers, but on sparc64, where it is where they lie.
+            let argument = if is_sparc { hit.register("sp") } else { hit.argument(1) };
+            let argument = argument.unwrap_or(0);
             data[..8].copy_from_slice(&argument.to_le_bytes());
             data[87] = 0xa5;
             entry.add(2);
@@ -75,7 +95,7 @@ fn counts(guest: &'static Guest) -> Done {
         .handler(move |hit, data| {
             let mut pointer = [0; 8];
             pointer.copy_from_slice(&data[..8]);
-            let is_kernel = u64::from_le_bytes(pointer) >> 63 == 1;
+            let is_kernel = u64::from_le_bytes(pointer) & top == top;
             // The script runs in init, whose parent is nobody: 0.
             let right = hit.return_value() == Some(0) && is_kernel && data[87] == 0xa5 && hit.latency().is_some();
             if right {
@@ -83,8 +103,8 @@ fn counts(guest: &'static Guest) -> Done {
             }
         });
     let returns = guest.register_kretprobe(returns)?;
-    let silent = guest.register(Kprobe::at(GETPPID).disabled().named("silent"))?;
-    let only_counts = guest.register(Kprobe::at(GETPPID).named("only_counts"))?;
+    let silent = guest.register(Kprobe::at(getppid(guest)).disabled().named("silent"))?;
+    let only_counts = guest.register(Kprobe::at(getppid(guest)).named("only_counts"))?;
     guest.on_exit(move || {
         for (index, key) in ["pre", "post", "entry", "return"].iter().enumerate() {
             say(key, tally.get(index));
@@ -94,7 +114,7 @@ fn counts(guest: &'static Guest) -> Done {
         say("nmissed", format!("{:?}", guest.nmissed(returns).ok()));
         say("arch", guest.arch());
         say("args", format!("{:?}", guest.args()));
-        let linked = guest.symbol(GETPPID).ok();
+        let linked = guest.symbol(getppid(guest)).ok();
         say("slid", linked.and_then(|linked| guest.runtime(linked)) == linked);
     });
     Ok(())
@@ -129,7 +149,8 @@ fn errors(guest: &'static Guest) -> Done {
     let batch = [Probe::from(good()), Kprobe::at("vfs_read").offset(1).into(), good().into()];
     let refused = guest.register_all(batch).map(|handles| handles.len());
     say("batch", refused.map_or_else(|error| error.errno().to_string(), |len| len.to_string()));
-    let handles = guest.register_all([Kprobe::at(GETPID), Kprobe::at(GETPPID), Kprobe::at(GETPPID)])?;
+    let handles =
+        guest.register_all([Kprobe::at(getpid(guest)), Kprobe::at(getppid(guest)), Kprobe::at(getppid(guest))])?;
     say("batch_ok", handles.len());
 
     // ENDBR: offset 0 and offset 4 are one place. A handle is good once.
@@ -137,7 +158,7 @@ fn errors(guest: &'static Guest) -> Done {
     say("again", guest.unregister(handles[0]).map_err(|error| error.errno()).unwrap_err());
     say("hits_again", guest.hits(handles[0]).map_err(|error| error.errno()).unwrap_err());
     say("enable_again", guest.enable(handles[0]).map_err(|error| error.errno()).unwrap_err());
-    let new = guest.register(Kprobe::at(GETPID).named("new"))?;
+    let new = guest.register(Kprobe::at(getpid(guest)).named("new"))?;
     say("reused", guest.disable(handles[0]).is_ok() || new == handles[0]);
     say("all", guest.unregister_all([handles[0], handles[1], handles[1], handles[2]])?);
     guest.unregister(new)?;
@@ -159,7 +180,7 @@ fn wait_until(what: impl Fn() -> bool) -> bool {
 fn comes_and_goes(guest: &'static Guest) -> Done {
     let base = Arc::new(Tally::default());
     let counted = Arc::clone(&base);
-    guest.register(Kprobe::at(GETPPID).named("base").pre_handler(move |_| {
+    guest.register(Kprobe::at(getppid(guest)).named("base").pre_handler(move |_| {
         counted.add(0);
         Pre::GoOn
     }))?;
@@ -177,14 +198,14 @@ fn come_and_go(guest: &'static Guest, base: &Arc<Tally>) -> Done {
         let (pre, post, entry, back) = (Arc::clone(&own), Arc::clone(&own), Arc::clone(&own), Arc::clone(&own));
         [
             Probe::from(
-                Kprobe::at(GETPPID)
+                Kprobe::at(getppid(guest))
                     .pre_handler(move |_| {
                         pre.add(0);
                         Pre::GoOn
                     })
                     .post_handler(move |_| post.add(1)),
             ),
-            Kretprobe::at(GETPPID)
+            Kretprobe::at(getppid(guest))
                 .entry_handler(move |_, _| {
                     entry.add(2);
                     true
@@ -222,7 +243,7 @@ fn come_and_go(guest: &'static Guest, base: &Arc<Tally>) -> Done {
 fn hammer(guest: &'static Guest) -> Done {
     let base = Arc::new(Tally::default());
     let counted = Arc::clone(&base);
-    guest.register(Kprobe::at(GETPPID).named("base").pre_handler(move |_| {
+    guest.register(Kprobe::at(getppid(guest)).named("base").pre_handler(move |_| {
         counted.add(0);
         Pre::GoOn
     }))?;
@@ -235,7 +256,7 @@ fn hammer(guest: &'static Guest) -> Done {
             let own = Arc::new(Tally::default());
             let alive = Arc::new(AtomicBool::new(true));
             let (pre, still) = (Arc::clone(&own), Arc::clone(&alive));
-            let Ok(handle) = guest.register(Kprobe::at(GETPPID).pre_handler(move |_| {
+            let Ok(handle) = guest.register(Kprobe::at(getppid(guest)).pre_handler(move |_| {
                 pre.add(if still.load(Ordering::SeqCst) { 0 } else { 1 });
                 Pre::GoOn
             })) else {
@@ -268,12 +289,12 @@ fn hammer(guest: &'static Guest) -> Done {
 fn from_handler(guest: &'static Guest) -> Done {
     let refused = Arc::new(Tally::default());
     let here = Arc::clone(&refused);
-    let other = guest.register(Kprobe::at(GETPID).named("other"))?;
-    guest.register(Kprobe::at(GETPPID).named("asks").pre_handler(move |_| {
+    let other = guest.register(Kprobe::at(getpid(guest)).named("other"))?;
+    guest.register(Kprobe::at(getppid(guest)).named("asks").pre_handler(move |_| {
         let answers = [
-            guest.register(Kprobe::at(GETPID)).map(drop),
-            guest.register_kretprobe(Kretprobe::at(GETPID)).map(drop),
-            guest.register_all([Kprobe::at(GETPID)]).map(drop),
+            guest.register(Kprobe::at(getpid(guest))).map(drop),
+            guest.register_kretprobe(Kretprobe::at(getpid(guest))).map(drop),
+            guest.register_all([Kprobe::at(getpid(guest))]).map(drop),
             guest.unregister(other),
             guest.unregister_all([other]).map(drop),
             guest.enable(other),
@@ -285,7 +306,7 @@ fn from_handler(guest: &'static Guest) -> Done {
         if answers.iter().all(|answer| answer.as_ref().is_err_and(|error| error.errno() == 35)) {
             here.add(0);
         }
-        if guest.symbol(GETPID).is_ok() && guest.arg("do").is_some() && guest.arch() == "x86_64" {
+        if guest.symbol(getpid(guest)).is_ok() && guest.arg("do").is_some() && guest.arch() == "x86_64" {
             here.add(1);
         }
         Pre::GoOn
@@ -302,11 +323,11 @@ fn from_handler(guest: &'static Guest) -> Done {
 fn panics(guest: &'static Guest) -> Done {
     let tally = Arc::new(Tally::default());
     let (bad, good) = (Arc::clone(&tally), Arc::clone(&tally));
-    guest.register(Kprobe::at(GETPPID).named("good").pre_handler(move |_| {
+    guest.register(Kprobe::at(getppid(guest)).named("good").pre_handler(move |_| {
         good.add(0);
         Pre::GoOn
     }))?;
-    guest.register(Kprobe::at(GETPPID).named("bad").pre_handler(move |_| {
+    guest.register(Kprobe::at(getppid(guest)).named("bad").pre_handler(move |_| {
         bad.add(1);
         assert!(bad.get(1) < 100, "the hundredth hit");
         Pre::GoOn
@@ -324,7 +345,7 @@ fn jumps(guest: &'static Guest) -> Done {
     let tally = Arc::new(Tally::default());
     let (older, post) = (Arc::clone(&tally), Arc::clone(&tally));
     guest.register(
-        Kprobe::at(GETPPID)
+        Kprobe::at(getppid(guest))
             .named("older")
             .pre_handler(move |_| {
                 older.add(0);
@@ -333,7 +354,7 @@ fn jumps(guest: &'static Guest) -> Done {
             .post_handler(move |_| post.add(1)),
     )?;
     let jumped = Arc::clone(&tally);
-    let jumps = Kprobe::at(GETPPID).named("jumps").changes_flow().pre_handler(move |hit| {
+    let jumps = Kprobe::at(getppid(guest)).named("jumps").changes_flow().pre_handler(move |hit| {
         let back = || {
             let sp = hit.register("sp")?;
             let caller = hit.word(GuestAddr(sp))?;
