@@ -109,6 +109,8 @@ pub enum GuestKernel {
     Ppc64Bare,
     /// The same sources in little endian.
     Ppc64leBare,
+    /// The same with 32 bits, from some of the same sources.
+    Ppc32Bare,
     /// The same for sparc64: `guest-images/bare/sparc64`.
     Sparc64Bare,
 }
@@ -128,8 +130,8 @@ impl GuestKernel {
     ];
 
     /// Every guest without a kernel.
-    pub const BARE: [Self; 5] =
-        [Self::X86_64Bare, Self::I386Bare, Self::Ppc64Bare, Self::Ppc64leBare, Self::Sparc64Bare];
+    pub const BARE: [Self; 6] =
+        [Self::X86_64Bare, Self::I386Bare, Self::Ppc64Bare, Self::Ppc64leBare, Self::Ppc32Bare, Self::Sparc64Bare];
 
     /// The Linux kernel of `arch` that is the quickest to boot.
     #[must_use]
@@ -161,6 +163,7 @@ impl GuestKernel {
             Self::I386Bare => "i386-bare",
             Self::Ppc64Bare => "ppc64-bare",
             Self::Ppc64leBare => "ppc64le-bare",
+            Self::Ppc32Bare => "ppc32-bare",
             Self::Sparc64Bare => "sparc64-bare",
         }
     }
@@ -177,7 +180,7 @@ impl GuestKernel {
             Self::I386Pae6_1 | Self::I386Bare => GuestArch::I386,
             Self::Ppc64le6_1 | Self::Ppc64leBare => GuestArch::Ppc64le,
             Self::Ppc64Pseries6_1 | Self::Ppc64Bare => GuestArch::Ppc64,
-            Self::Ppc32Pmac6_1 => GuestArch::Ppc32,
+            Self::Ppc32Pmac6_1 | Self::Ppc32Bare => GuestArch::Ppc32,
             Self::Sparc64Sun4u6_1 | Self::Sparc64Bare => GuestArch::Sparc64,
         }
     }
@@ -185,7 +188,15 @@ impl GuestKernel {
     /// Whether it is a Linux kernel, which starts the init program from an initramfs.
     #[must_use]
     pub const fn is_linux(self) -> bool {
-        !matches!(self, Self::X86_64Bare | Self::I386Bare | Self::Ppc64Bare | Self::Ppc64leBare | Self::Sparc64Bare)
+        !matches!(
+            self,
+            Self::X86_64Bare
+                | Self::I386Bare
+                | Self::Ppc64Bare
+                | Self::Ppc64leBare
+                | Self::Ppc32Bare
+                | Self::Sparc64Bare
+        )
     }
 
     /// The CPU that it needs, if that is not its architecture's.

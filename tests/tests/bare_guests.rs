@@ -36,6 +36,11 @@ fn powerpc(kernel: GuestKernel) -> Guest {
     Guest { kernel, snippets: all(), completed: &COMPLETED, literals: &LITERALS }
 }
 
+fn ppc32() -> Guest {
+    use bare::powerpc::{COMPLETED_32, LITERALS_32, all_32};
+    Guest { kernel: GuestKernel::Ppc32Bare, snippets: all_32(), completed: &COMPLETED_32, literals: &LITERALS_32 }
+}
+
 /// What the snippets printed: name and run, then the state.
 #[track_caller]
 fn states(boot: &BootResult) -> Vec<String> {
@@ -188,4 +193,14 @@ fn ppc64le_does_what_its_source_says() {
 #[test]
 fn ppc64le_runs_each_instruction_as_often_as_counted() {
     counts_are_qemus(&powerpc(GuestKernel::Ppc64leBare));
+}
+
+#[test]
+fn ppc32_does_what_its_source_says() {
+    does_what_its_source_says(&ppc32());
+}
+
+#[test]
+fn ppc32_runs_each_instruction_as_often_as_counted() {
+    counts_are_qemus(&ppc32());
 }

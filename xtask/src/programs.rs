@@ -104,6 +104,29 @@ const POWERPC_FLAGS: [&str; 9] = [
     "-Wl,-z,max-page-size=4096",
 ];
 
+/// The same with 32 bits.
+const PPC32_SOURCES: [(&str, &str); 8] = [
+    ("bare.inc", include_str!("../../guest-images/bare/powerpc/bare.inc")),
+    ("bare.ld", include_str!("../../guest-images/bare/powerpc/bare32.ld")),
+    ("boot32.S", include_str!("../../guest-images/bare/powerpc/boot32.S")),
+    ("call32.S", include_str!("../../guest-images/bare/powerpc/call32.S")),
+    ("harness.c", include_str!("../../guest-images/bare/powerpc/harness.c")),
+    ("flow.S", include_str!("../../guest-images/bare/powerpc/flow.S")),
+    ("data32.S", include_str!("../../guest-images/bare/powerpc/data32.S")),
+    ("system32.S", include_str!("../../guest-images/bare/powerpc/system32.S")),
+];
+const PPC32_FLAGS: [&str; 7] = [
+    "-m32",
+    "-mcpu=7400",
+    "-mno-altivec",
+    "-msoft-float",
+    // No base register for small data.
+    "-msdata=none",
+    // There is no memset.
+    "-fno-tree-loop-distribute-patterns",
+    "-Wl,-z,max-page-size=4096",
+];
+
 /// The same for `sparc64`.
 const SPARC64_SOURCES: [(&str, &str); 10] = [
     ("bare.inc", include_str!("../../guest-images/bare/sparc64/bare.inc")),
@@ -163,7 +186,8 @@ fn bare(arch: GuestArch) -> Program {
         GuestArch::Ppc64 | GuestArch::Ppc64le => (&POWERPC_SOURCES, &POWERPC_FLAGS, &FREESTANDING),
         GuestArch::Sparc64 => (&SPARC64_SOURCES, &SPARC64_FLAGS, &FREESTANDING),
         GuestArch::I386 => (&I386_SOURCES, &I386_FLAGS, &FREESTANDING),
-        GuestArch::X86_64 | GuestArch::Ppc32 => (&BARE_SOURCES, &BARE_FLAGS, &[]),
+        GuestArch::Ppc32 => (&PPC32_SOURCES, &PPC32_FLAGS, &FREESTANDING),
+        GuestArch::X86_64 => (&BARE_SOURCES, &BARE_FLAGS, &[]),
     }
 }
 

@@ -151,6 +151,7 @@ fn kernel(kernel: GuestKernel) -> Recipe {
         | GuestKernel::I386Bare
         | GuestKernel::Ppc64Bare
         | GuestKernel::Ppc64leBare
+        | GuestKernel::Ppc32Bare
         | GuestKernel::Sparc64Bare => Kind::Bare,
     };
     Recipe { folder: format!("guests/{}", kernel.name()), arch: Some(kernel.arch()), kind }

@@ -28,7 +28,7 @@ SNIP \name, 3
     mtcrf 0xff, 3
     li 4, 0
     .irp condition, lt, le, eq, ge, gt, ne, so, ns
-    sldi 4, 4, 1
+    add 4, 4, 4
     b\condition \field, 1f
     L not_\condition
     ori 4, 4, 1
@@ -224,6 +224,7 @@ L callee
     blr
 END
 
+#ifdef __powerpc64__
 /* Every other kind of target register, and a jump by a condition. */
 SNIP by_target_register, 20
     ADDRESS 4, snip_by_target_register.one
@@ -243,6 +244,7 @@ L never_too
 L two
     blr
 END
+#endif
 
 /* Frames, as the ABI has them. */
 SNIP recursion, 5
@@ -254,19 +256,19 @@ L back
     blr
 L enter
 1:  mflr 0
-    std 0, 16(1)
-    stdu 1, -48(1)
-    std 3, 32(1)
-    cmpdi 3, 0
+    STORE 0, 16(1)
+    STORE_UPDATE 1, -48(1)
+    STORE 3, 32(1)
+    COMPARE_IMMEDIATE 3, 0
     beq 2f
 L call
     addi 3, 3, -1
     bl 1b
 L leave
-2:  ld 4, 32(1)
+2:  LOAD 4, 32(1)
     add 3, 3, 4
     addi 1, 1, 48
-    ld 0, 16(1)
+    LOAD 0, 16(1)
     mtlr 0
     blr
 END

@@ -75,6 +75,17 @@ pub(crate) fn all() -> Vec<Snippet> {
     ]
 }
 
+/// Those that there are not with 32 bits.
+const ONLY_64: [&str; 5] =
+    ["by_target_register", "prefixed", "prefixed_at_a_line", "hypervisor", "unaligned_reservation"];
+
+/// Every snippet of the guest with 32 bits.
+pub(crate) fn all_32() -> Vec<Snippet> {
+    let mut all = all();
+    all.retain(|snippet| !ONLY_64.contains(&snippet.name));
+    all
+}
+
 /// Where attempts and completions differ: an instruction that traps and is tried again, and is given up by the handler in
 /// the end. How often the one at the label completes in one run. In little endian `multiple` completes neither.
 pub(crate) const COMPLETED: [(&str, &str, u64); 6] = [
@@ -106,5 +117,31 @@ pub(crate) const LITERALS: [(&str, &[(&str, u64)]); 17] = [
     ("trap", &[("traps", 2)]),
     ("trap_retried", &[("r4", 2), ("traps", 5)]),
     ("unaligned_reservation", &[("traps", 1)]),
+    ("return_loop", &[("r5", 0), ("traps", 0)]),
+];
+
+/// The same with 32 bits.
+pub(crate) const COMPLETED_32: [(&str, &str, u64); 5] = [
+    ("trap", "always", 0),
+    ("trap", "equal", 0),
+    ("trap_retried", "twice", 0),
+    ("trap_retried", "thrice", 0),
+    ("illegal", "illegal", 0),
+];
+
+pub(crate) const LITERALS_32: [(&str, &[(&str, u64)]); 13] = [
+    ("less", &[("r4", 0x3a)]),
+    ("greater", &[("r4", 0xe2)]),
+    ("equal_overflow", &[("r4", 0x8d)]),
+    ("loop", &[("r4", 5), ("ctr", 0)]),
+    ("loop_wraps", &[("r4", 0), ("ctr", 0xffff_ffff)]),
+    ("counter_and_condition", &[("r4", 3), ("r5", 3), ("ctr", 1)]),
+    ("call_register", &[("r3", 0x1111_0306)]),
+    // 0 + 0 + 1 + ... + 7.
+    ("recursion", &[("r3", 28)]),
+    ("reserve_lost", &[("r5", 1)]),
+    ("system_call", &[("r3", 0x1111_0503), ("traps", 2)]),
+    ("trap", &[("traps", 2)]),
+    ("trap_retried", &[("r4", 2), ("traps", 5)]),
     ("return_loop", &[("r5", 0), ("traps", 0)]),
 ];
