@@ -131,7 +131,7 @@ fn recursion_and_maxactive() {
     for qemu in Qemu::selected() {
         for (kernel, smp) in KERNELS {
             let boot = boot(qemu, kernel, smp)
-                .script(["epoll 20 4", "epoll 20 1", "threads 4 sleep 500", "sleep 10"])
+                .script(["epoll 20 4", "epoll 20 1", "threads 4 sleep 2000", "sleep 10"])
                 .plugin_arg("count=p:entries ep_loop_check_proc")
                 .plugin_arg("probe=r:all ep_loop_check_proc depth=$arg2:s32 ret=$retval:s32")
                 .plugin_arg("count=r2:two ep_loop_check_proc")
