@@ -6,12 +6,12 @@ mod common;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::gdb::Gdb;
 use common::{assert_hits, field};
 use qkprobe_arch::Flow;
-use qkprobe_tests::{Boot, GuestKernel, Qemu, Running, Threads};
+use qkprobe_tests::{Boot, GuestArch, GuestKernel, Qemu, Running, Threads};
 use serde_json::{Value, json};
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
@@ -223,9 +223,11 @@ fn the_monitor_finds_the_probed_instruction() {
     }
 }
 
-/// As the monitor, and then instruction by instruction. gdb comes with `cargo xtask setup`.
+/// As the monitor, and then instruction by instruction.
 #[test]
 fn gdb_steps_from_the_probed_instruction() {
+    /// gdb's number of it.
+    const RIP: u32 = 16;
     let (getppid, _) = common::symbol(&common::image(KERNEL), "__x64_sys_getppid");
     let mut running = boot(Qemu::V11_1)
         .script(["getppid 100"])
@@ -236,21 +238,20 @@ fn gdb_steps_from_the_probed_instruction() {
         .unwrap();
     let mut control = Peer::connect(&mut running, "control.sock");
     control.wait_for_held(1);
-    let show = "printf \"at %lx\\n\", $pc";
-    let commands = ["set remotetimeout 60", "target remote gdb.sock", show, "stepi", show, "stepi", show, "detach"];
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-quiet", "-batch"]).args(commands.iter().flat_map(|command| ["-ex", command]));
-    gdb.current_dir(running.folder()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let gdb = gdb.spawn().expect("gdb is installed");
-    // gdb asks QEMU to stop; QEMU waits for the held vCPU.
+    // Who connects asks QEMU to stop.
+    let mut gdb = Gdb::connect(&running);
     std::thread::sleep(4 * WHILE);
     control.go_on();
     let entry = runtime(&mut control, getppid);
-    let output = gdb.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    let at: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("at ")).collect();
+    let mut at = vec![gdb.register(GuestArch::X86_64, RIP)];
+    for _ in 0..2 {
+        let stopped = gdb.ask("s");
+        assert!(stopped.starts_with("T05"), "{stopped}");
+        at.push(gdb.register(GuestArch::X86_64, RIP));
+    }
     // A call of 5 bytes, which is a nop by now, and a push of one byte.
-    assert_eq!(at, [entry, entry + 5, entry + 6].map(|addr| format!("{addr:x}")), "{text}");
+    assert_eq!(at, [entry, entry + 5, entry + 6]);
+    assert_eq!(gdb.ask("D"), "OK");
     let result = running.finish().unwrap();
     result.assert_ok();
     assert_hits(&result, "gdb", &[("stop", 100), ("second", 100)]);

@@ -4,10 +4,9 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use common::gdb::Gdb;
 use common::{assert_hits, field, symbol, trace_lines};
 use qkprobe_tests::{Boot, ControlClient, GuestArch, GuestKernel, Qemu, Running};
 use serde_json::{Value, json};
@@ -74,61 +73,6 @@ const SPARC64: Place = Place {
     numbers: [80, 14, 9],
     ..PPC64
 };
-
-/// gdb's remote protocol, as much of it as is needed.
-struct Gdb(UnixStream);
-
-impl Gdb {
-    /// Connects, which stops the machine.
-    fn connect(running: &Running) -> Self {
-        let stream = UnixStream::connect(running.folder().join("gdb.sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(stream)
-    }
-
-    /// One packet there, and the reply to it.
-    #[track_caller]
-    fn ask(&mut self, text: &str) -> String {
-        let sum = text.bytes().fold(0u8, u8::wrapping_add);
-        write!(self.0, "${text}#{sum:02x}").unwrap();
-        self.reply(text)
-    }
-
-    #[track_caller]
-    fn reply(&mut self, text: &str) -> String {
-        let mut byte = || {
-            let mut byte = [0];
-            self.0.read_exact(&mut byte).unwrap_or_else(|error| panic!("{text}: {error}"));
-            byte[0]
-        };
-        while byte() != b'$' {}
-        let reply: Vec<u8> = std::iter::from_fn(|| Some(byte()).filter(|byte| *byte != b'#')).collect();
-        let _ = (byte(), byte());
-        self.0.write_all(b"+").unwrap();
-        String::from_utf8(reply).unwrap()
-    }
-
-    /// Lets the machine run for a moment.
-    fn go_on_and_stop(&mut self) {
-        self.0.write_all(b"$c#63").unwrap();
-        std::thread::sleep(Duration::from_millis(17));
-        self.0.write_all(&[3]).unwrap();
-        let reply = self.reply("c");
-        assert!(reply.starts_with("T02"), "{reply}");
-    }
-
-    /// A register of the first vCPU.
-    #[track_caller]
-    fn register(&mut self, arch: GuestArch, number: u32) -> u64 {
-        // QEMU answers for one register only to who knows the description of all.
-        self.ask("qXfer:features:read:target.xml:0,10");
-        let text = self.ask(&format!("p{number:x}"));
-        let bytes: Vec<&str> = (0..text.len() / 2).map(|at| &text[2 * at..2 * at + 2]).collect();
-        let is_little = matches!(arch, GuestArch::X86_64 | GuestArch::I386 | GuestArch::Ppc64le);
-        let digits: String = if is_little { bytes.into_iter().rev().collect() } else { bytes.concat() };
-        u64::from_str_radix(&digits, 16).unwrap_or_else(|error| panic!("register {number}: {text:?}: {error}"))
-    }
-}
 
 /// Waits until the one vCPU is held; returns by whom, where, and how often each of these probes has hit.
 #[track_caller]

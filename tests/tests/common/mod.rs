@@ -1,6 +1,8 @@
 //! What several boot tests share: the image's own view of a kernel, and what the summary says beyond counts.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod gdb;
+
 use qkprobe_arch::{Arch, Flow, GuestAddr, Insn};
 use qkprobe_symbols::{KernelImage, Lookup};
 use qkprobe_tests::{BootResult, Cache, GuestArch, GuestKernel};
