@@ -21,7 +21,7 @@ pub struct Checked {
 /// # Errors
 /// Every mistake, in the kernel's words, with its origin above it.
 pub fn check(probes: &[ProbeConfig], target: &ImageTarget<'_>) -> Result<Vec<Checked>, Vec<String>> {
-    let resolver = Resolver::new(*target);
+    let resolver = Resolver::new(*target, target.paging().err());
     let mut events = Events::new();
     let mut good: Vec<Checked> = Vec::new();
     let mut bad = Vec::new();

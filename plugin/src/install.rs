@@ -47,12 +47,13 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
     let arch = arch_of(&machine.target, image.as_deref())?;
     let target = ImageTarget { arch, image: image.as_deref() };
     let mut events = Events::default();
-    let paging = target.paging().map(|paging| paging.map(Arc::from));
+    let paging: Result<Option<Arc<_>>, _> = target.paging().map(|paging| paging.map(Arc::from));
     let abilities = Abilities {
         api: machine.api,
         qemu: &machine.qemu,
         control: settings.control.is_some(),
         exact_stop: machine.api.set_pc.is_some(),
+        unfound: paging.as_ref().err().copied(),
     };
     let probes = prepare(&settings.probes, &mut events, &target, abilities).map_err(|refused| refused.message)?;
     if settings.verify && machine.api.translate_vaddr.is_none() {

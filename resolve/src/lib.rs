@@ -16,5 +16,5 @@ mod changes;
 mod probe;
 mod target;
 
-pub use probe::{Refused, Resolved, Resolver, SAVED_BYTES, Step};
+pub use probe::{Refused, Resolved, Resolver, SAVED_BYTES, Step, needs_memory};
 pub use target::{ImageTarget, write_name};

@@ -65,6 +65,14 @@ pub struct Resolved {
     pub needs_state: bool,
 }
 
+/// Refuses what reads the guest's memory, or has to find code in it, where something is missing to find that.
+///
+/// # Errors
+/// What is missing.
+pub fn needs_memory(unfound: Option<NoSuchSymbol>) -> Result<(), String> {
+    unfound.map_or(Ok(()), |missing| Err(format!("this needs the guest's memory: {missing}")))
+}
+
 /// Resolves definitions one by one.
 #[derive(Debug)]
 pub struct Resolver<'a> {
@@ -74,10 +82,10 @@ pub struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    /// For an image.
+    /// For an image, and what [`ImageTarget::paging`] misses in it.
     #[must_use]
-    pub fn new(target: ImageTarget<'a>) -> Self {
-        Self { target, unfound: target.paging().err() }
+    pub fn new(target: ImageTarget<'a>, unfound: Option<NoSuchSymbol>) -> Self {
+        Self { target, unfound }
     }
 
     /// Takes a line that comes behind `events`, in which nothing is changed: the caller enters what it accepts.
@@ -115,8 +123,8 @@ impl<'a> Resolver<'a> {
         let reads_memory = definition.program.reads_memory() || entry_reads;
         // A return or a successor is a place whose code must be found, too.
         let is_awaited = definition.kind != Kind::Kprobe || config.when != When::Pre;
-        if let Some(unfound) = self.unfound.filter(|_| reads_memory || is_awaited) {
-            return Err(refused(EOPNOTSUPP, format!("this needs the guest's memory: {unfound}")));
+        if reads_memory || is_awaited {
+            needs_memory(self.unfound).map_err(|what| refused(EOPNOTSUPP, what))?;
         }
         self.check_kind(config, &definition, slot)?;
         let reads = reads_memory || !definition.program.registers().is_empty();
@@ -197,7 +205,7 @@ mod tests {
     fn step(image: &KernelImage, arch: &str, line: &str) -> Result<Step, Refused> {
         let target = ImageTarget { arch: qkprobe_arch::by_name(arch).unwrap(), image: Some(image) };
         let config = ProbeConfig::from_line(line, "here".to_owned()).unwrap();
-        Resolver::new(target).step(&config, &Events::new())
+        Resolver::new(target, target.paging().err()).step(&config, &Events::new())
     }
 
     #[track_caller]

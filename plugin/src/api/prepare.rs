@@ -11,7 +11,7 @@ use super::contain::{self, Contained};
 use super::error::Error;
 use super::handlers::{Pre, ReturnHandlers, StepHandlers};
 use super::probe::{At, Common, Kprobe, Kretprobe, Probe};
-use crate::engine::kprobe::{Access, Handler, Kretprobe as Returns, ReturnWork};
+use crate::engine::kprobe::{Handler, Kretprobe as Returns, ReturnWork};
 use crate::probes::prepare::{Abilities, Prepared, place_of, plain, slot_of};
 use crate::record::Output;
 use crate::registry::Place;
@@ -124,8 +124,7 @@ impl Against<'_> {
     fn check_memory(&self, found: &Found) -> Result<(), Error> {
         let unsupported = |what: String| Error::Unsupported { place: found.text.clone(), what };
         self.abilities.check_shown(self.target.arch).map_err(unsupported)?;
-        let missing = self.target.paging().err();
-        missing.map_or(Ok(()), |missing| Err(unsupported(format!("this needs the guest's memory: {missing}"))))
+        qkprobe_resolve::needs_memory(self.abilities.unfound).map_err(unsupported)
     }
 
     fn check_post(&self, found: &Found) -> Result<(), Error> {
@@ -197,14 +196,7 @@ impl Against<'_> {
             _ => found.text,
         };
         let is_return = matches!(handler, Handler::Return(_));
-        let mut access = common.access;
-        if !counts_only
-            && self.target.arch.user_memory_lock().is_some()
-            && self.abilities.check(Access::Write, "").is_ok()
-        {
-            // To open the lock for the moment of a read.
-            access = access.max(Access::Write);
-        }
+        let access = if counts_only { common.access } else { self.abilities.reading(self.target.arch, common.access) };
         let output = Output {
             definition: None,
             name,

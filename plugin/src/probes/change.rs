@@ -45,6 +45,7 @@ impl Plugin {
             qemu: &self.machine.qemu,
             control: self.control_path.is_some(),
             exact_stop: self.machine.api.set_pc.is_some(),
+            unfound: self.paging.as_ref().err().copied(),
         }
     }
 

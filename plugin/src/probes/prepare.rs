@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use qkprobe_arch::{Arch, GuestAddr, InsnSlot};
+use qkprobe_arch::{Arch, GuestAddr, InsnSlot, NoSuchSymbol};
 use qkprobe_lang::{Definition, Events, FaultState, Halt, Kind, NamedAddr, Privilege, ProbeConfig, Target as _, When};
 pub(crate) use qkprobe_resolve::Refused;
 use qkprobe_resolve::{ImageTarget, Resolved, Resolver, Step};
@@ -46,6 +46,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) control: bool,
     /// A halt can move to the instruction itself, to stop exactly there.
     pub(crate) exact_stop: bool,
+    /// What is missing to find the guest's memory.
+    pub(crate) unfound: Option<NoSuchSymbol>,
 }
 
 impl Abilities<'_> {
@@ -60,6 +62,12 @@ impl Abilities<'_> {
              counts and records there.",
             self.qemu
         ))
+    }
+
+    /// The access of a probe that reads memory: it may have to open the lock of programs' memory for the moment of a read.
+    pub(crate) fn reading(&self, arch: &dyn Arch, access: Access) -> Access {
+        let can_open = arch.user_memory_lock().is_some() && self.check(Access::Write, "").is_ok();
+        if can_open { access.max(Access::Write) } else { access }
     }
 
     pub(crate) fn check(&self, access: Access, what: &str) -> Result<(), String> {
@@ -87,7 +95,7 @@ pub(crate) fn prepare(
     target: &ImageTarget<'_>,
     abilities: Abilities<'_>,
 ) -> Result<Vec<Prepared>, Refused> {
-    let resolver = Resolver::new(*target);
+    let resolver = Resolver::new(*target, abilities.unfound);
     let mut prepared: Vec<Prepared> = Vec::with_capacity(probes.len());
     for config in probes {
         match resolver.step(config, events)? {
@@ -122,9 +130,8 @@ fn one(
     if needs_state || changes.is_some() {
         abilities.check_shown(target.arch).map_err(unsupported)?;
     }
-    if reads_memory && target.arch.user_memory_lock().is_some() && abilities.check(Access::Write, "").is_ok() {
-        // To open the lock for the moment of a read.
-        access = access.max(Access::Write);
+    if reads_memory {
+        access = abilities.reading(target.arch, access);
     }
     let is_plain = config.when == When::Pre && definition.kind == Kind::Kprobe;
     if changes.as_ref().is_some_and(|changes| changes.effects.halt == Some(Halt::Stop)) {
