@@ -3,77 +3,20 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::gdb::Gdb;
-use common::{assert_hits, field};
+use common::peer::{Peer, with_qmp};
+use common::{PATIENCE, assert_hits, field};
 use qkprobe_arch::Flow;
-use qkprobe_tests::{Boot, GuestArch, GuestKernel, Qemu, Running, Threads};
+use qkprobe_tests::{Boot, GuestArch, GuestKernel, Qemu, Threads};
 use serde_json::{Value, json};
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
-/// For whatever is awaited, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A vCPU that is held stays where it is; looked at after this time.
 const WHILE: Duration = Duration::from_millis(300);
 
-/// A peer of which each line is JSON: the control socket, or QEMU's monitor (QMP).
-struct Peer {
-    stream: UnixStream,
-    lines: BufReader<UnixStream>,
-}
-
 impl Peer {
-    /// Connects when the socket is there, and reads the greeting.
-    fn connect(running: &mut Running, name: &str) -> Self {
-        let stream = running.connect(Path::new(name), PATIENCE).unwrap_or_else(|error| panic!("{error}"));
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut peer = Self { lines: BufReader::new(stream.try_clone().unwrap()), stream };
-        peer.receive();
-        peer
-    }
-
-    fn receive(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
-    fn send(&mut self, request: &Value) {
-        writeln!(self.stream, "{request}").unwrap();
-    }
-
-    /// A command of the control socket, which must succeed.
-    #[track_caller]
-    fn control(&mut self, request: &Value) -> Value {
-        self.send(request);
-        let mut reply = self.receive();
-        assert_eq!(reply["ok"], true, "{request}: {reply}");
-        reply["result"].take()
-    }
-
-    /// A command of QMP; events that come before the reply are left out.
-    #[track_caller]
-    fn qmp(&mut self, command: &str, arguments: &Value) -> Value {
-        self.send(&json!({"execute": command, "arguments": arguments}));
-        self.reply(command)
-    }
-
-    /// What QMP answers to a command that was sent.
-    #[track_caller]
-    fn reply(&mut self, command: &str) -> Value {
-        loop {
-            let mut message = self.receive();
-            assert!(message.get("error").is_none(), "{command}: {message}");
-            if message.get("return").is_some() {
-                return message["return"].take();
-            }
-        }
-    }
-
     fn held(&mut self) -> Vec<Value> {
         self.control(&json!({"cmd": "status"}))["held"].as_array().unwrap().clone()
     }
@@ -113,10 +56,6 @@ impl Peer {
 
 fn boot(qemu: Qemu) -> Boot {
     Boot::new(qemu, KERNEL).append("quiet").plugin_arg("control=control.sock")
-}
-
-fn with_qmp(boot: Boot) -> Boot {
-    boot.extra_args(["-qmp", "unix:qmp.sock,server=on,wait=off"])
 }
 
 fn address(held: &Value) -> u64 {

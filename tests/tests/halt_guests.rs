@@ -7,12 +7,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::gdb::Gdb;
-use common::{assert_hits, field, symbol, trace_lines};
+use common::{PATIENCE, assert_hits, field, symbol, trace_lines};
 use qkprobe_tests::{Boot, ControlClient, GuestArch, GuestKernel, Qemu, Running};
 use serde_json::{Value, json};
 
-/// For whatever is awaited, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A vCPU that is held stays where it is; looked at after this time.
 const WHILE: Duration = Duration::from_millis(300);
 

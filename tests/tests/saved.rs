@@ -2,46 +2,27 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{assert_hits, trace_lines};
+use common::peer::{Peer, with_qmp};
+use common::{PATIENCE, assert_hits, trace_lines};
 use qkprobe_tests::{Boot, GuestKernel, Qemu};
-use serde_json::{Value, json};
+use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// In all boots: the second QEMU must have what the first one's state is of.
 const SCRIPT: [&str; 4] = ["getppid 100", "busy 3000", "threads 2 getppid 1000", "openclose 50 /etc/none"];
 
-/// A command of QMP; the last member of what it returns.
-fn qmp(lines: &mut BufReader<UnixStream>, command: &Value) -> Value {
-    writeln!(lines.get_mut(), "{command}").unwrap();
-    loop {
-        let mut line = String::new();
-        lines.read_line(&mut line).unwrap();
-        let mut message: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
-        assert!(message.get("error").is_none(), "{command}: {message}");
-        if let Some(value) = message.get_mut("return") {
-            return value.take();
-        }
-    }
-}
-
 /// Boots without a plugin until the script computes, and saves the machine's state to a file.
 fn save(boot: &Boot, state: &Path) {
-    let mut running = boot.clone().extra_args(["-qmp", "unix:qmp.sock,server=on,wait=off"]).spawn().unwrap();
+    let mut running = with_qmp(boot.clone()).spawn().unwrap();
     running.wait_for_console("ok getppid n=100 ", PATIENCE).unwrap();
-    let stream = UnixStream::connect(running.folder().join("qmp.sock")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut lines = BufReader::new(stream);
-    lines.read_line(&mut String::new()).unwrap();
-    qmp(&mut lines, &json!({"execute": "qmp_capabilities"}));
-    qmp(&mut lines, &json!({"execute": "migrate", "arguments": {"uri": format!("file:{}", state.display())}}));
+    let mut monitor = Peer::connect(&mut running, "qmp.sock");
+    monitor.qmp("qmp_capabilities", &json!({}));
+    monitor.qmp("migrate", &json!({"uri": format!("file:{}", state.display())}));
     let start = Instant::now();
-    while qmp(&mut lines, &json!({"execute": "query-migrate"}))["status"] != "completed" {
+    while monitor.qmp("query-migrate", &json!({}))["status"] != "completed" {
         assert!(start.elapsed() < PATIENCE, "the state is not saved");
         thread::sleep(Duration::from_millis(20));
     }

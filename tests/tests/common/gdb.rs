@@ -4,10 +4,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::PATIENCE;
 use qkprobe_tests::{GuestArch, Running};
-
-/// For whatever is awaited, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// gdb's remote protocol, as much of it as is needed.
 pub(crate) struct Gdb(UnixStream);

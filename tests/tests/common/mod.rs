@@ -2,11 +2,17 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub(crate) mod gdb;
+pub(crate) mod peer;
+
+use std::time::Duration;
 
 use qkprobe_arch::{Arch, Flow, GuestAddr, Insn};
 use qkprobe_symbols::{KernelImage, Lookup};
 use qkprobe_tests::{BootResult, Cache, GuestArch, GuestKernel};
 use serde_json::Value;
+
+/// For whatever is awaited, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The image that the guest boots, read on the host.
 pub(crate) fn image(kernel: GuestKernel) -> KernelImage {
