@@ -153,6 +153,7 @@ impl Plugin {
     /// What the registry refuses, or the socket.
     pub(crate) fn begin(&'static self, events: Events, prepared: Vec<Prepared>) -> Result<(), String> {
         self.cache.registrar().register_lifetime::<QemuEvents>();
+        self.cache.start_waker()?;
         let watch = !prepared.is_empty();
         {
             let mut probes = self.probes.lock();

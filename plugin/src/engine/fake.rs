@@ -129,7 +129,7 @@ fn api() -> Api {
     #[allow(clippy::missing_transmute_annotations, reason = "the fields say it")]
     {
         api! {
-            register_vcpu_tb_trans_cb register_vcpu_init_cb register_vcpu_idle_cb register_vcpu_resume_cb
+            register_vcpu_tb_trans_cb register_vcpu_init_cb register_vcpu_resume_cb register_vcpu_syscall_ret_cb
             register_flush_cb register_atexit_cb reset register_vcpu_insn_exec_cb
             register_vcpu_insn_exec_inline_per_vcpu tb_n_insns tb_get_insn insn_vaddr insn_haddr insn_data
             get_registers read_register read_memory_vaddr scoreboard_new u64_sum g_byte_array_sized_new

@@ -83,8 +83,8 @@ table! {
     required {
         register_vcpu_tb_trans_cb = c"qemu_plugin_register_vcpu_tb_trans_cb": fn(Id, *const c_void, *mut c_void);
         register_vcpu_init_cb = c"qemu_plugin_register_vcpu_init_cb": fn(Id, *const c_void, *mut c_void);
-        register_vcpu_idle_cb = c"qemu_plugin_register_vcpu_idle_cb": fn(Id, *const c_void, *mut c_void);
         register_vcpu_resume_cb = c"qemu_plugin_register_vcpu_resume_cb": fn(Id, *const c_void, *mut c_void);
+        register_vcpu_syscall_ret_cb = c"qemu_plugin_register_vcpu_syscall_ret_cb": fn(Id, *const c_void, *mut c_void);
         register_flush_cb = c"qemu_plugin_register_flush_cb": fn(Id, *const c_void, *mut c_void);
         register_atexit_cb = c"qemu_plugin_register_atexit_cb": fn(Id, *const c_void, *mut c_void);
         reset = c"qemu_plugin_reset": fn(Id, *const c_void, *mut c_void);

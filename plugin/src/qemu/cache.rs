@@ -10,7 +10,7 @@
 //! vCPU translates or runs anything. So some time after the last probe went, when none came meanwhile, there is a reset,
 //! which also drops all code that was translated under the hook: the guest runs as fast as without the plugin.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use super::api::{Api, Id};
 use super::entry::QemuEvents;
 use super::host_memory::{self, HostAddr};
 use super::shapes::Registrar;
+use super::version::release;
+use super::waker::{Waker, Wanted};
 use crate::primitive::Mutex;
 use crate::registry::{CodeCache, Place};
 
@@ -65,8 +67,9 @@ pub(crate) struct QemuCache {
     queue: Mutex<Queue>,
     /// The translation hook is on.
     hooked: AtomicBool,
-    /// All vCPUs, and whether each is idle: then it comes to a safepoint before it runs anything.
-    idle: Mutex<HashMap<u32, bool>>,
+    /// Changes are made by resets, and one may be asked for in a translation (QEMU 9.2 deadlocks).
+    resets_in_translation: bool,
+    pub(crate) waker: Waker,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +85,8 @@ struct Queue {
     unhooked: Option<Instant>,
     /// The number of the next request.
     next: u64,
+    /// Something came that the waker has not seen.
+    fresh: bool,
 }
 
 impl Queue {
@@ -105,7 +110,9 @@ impl QemuCache {
             pending: AtomicBool::new(false),
             queue: Mutex::new(Queue::default()),
             hooked: AtomicBool::new(false),
-            idle: Mutex::new(HashMap::new()),
+            resets_in_translation: api.write_memory_vaddr.is_none()
+                && release().is_some_and(|release| release.major >= 10),
+            waker: Waker::new(api, id),
         }
     }
 
@@ -114,28 +121,34 @@ impl QemuCache {
     }
 
     /// A vCPU exists: from here on there may be translated code.
-    pub(crate) fn add_vcpu(&self, vcpu: u32) {
-        self.idle.lock().entry(vcpu).or_insert(false);
+    pub(crate) fn code_may_run(&self) {
         self.running.store(true, Ordering::Relaxed);
     }
 
-    /// A vCPU is idle from here on, and serves the queue before it runs anything; or it no longer is, and looks at the
-    /// queue next.
-    pub(crate) fn set_idle(&self, vcpu: u32, idle: bool) {
-        self.idle.lock().insert(vcpu, idle);
+    /// Starts what wakes sleeping vCPUs for the queue.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub(crate) fn start_waker(self: &Arc<Self>) -> Result<(), String> {
+        let cache = Arc::clone(self);
+        let work = move || cache.waker.run::<QemuEvents>(|| cache.wants_vcpus());
+        let started = std::thread::Builder::new().name("qkprobe-waker".into()).spawn(work);
+        started.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
     }
 
-    /// Whether no vCPU can run anything before what waits is done. A vCPU that goes on takes the lock after us, and so sees
-    /// the queue as it is now, or we see that it has gone on. QEMU lets one vCPU go on after the other; but a reset is only
-    /// asked for there, and others may run until it is made.
-    fn comes_before_any_code(&self) -> bool {
-        let idle = self.idle.lock();
-        let queue = self.queue.lock();
-        let by_reset = self.api.write_memory_vaddr.is_none() || queue.everything.is_some();
-        idle.values().all(|idle| *idle)
-            && queue.in_service.is_empty()
-            && queue.resetting.is_none()
-            && (!by_reset || idle.len() == 1)
+    /// When a sleeping vCPU is to come to a safepoint.
+    fn wants_vcpus(&self) -> Wanted {
+        let mut queue = self.queue.lock();
+        queue.fresh = false;
+        if !queue.stale.is_empty() || queue.everything.is_some() {
+            return Wanted::Now;
+        }
+        // Where QEMU tells of interrupts, the reset can wait for one: a guest that sleeps has no use for it.
+        let Some(since) = queue.unhooked.filter(|_| self.api.register_vcpu_discon_cb.is_none()) else {
+            return Wanted::Never;
+        };
+        let left = LINGER.saturating_sub(since.elapsed());
+        if left.is_zero() { Wanted::Now } else { Wanted::In(left) }
     }
 
     /// Asks for new translation of these.
@@ -146,7 +159,7 @@ impl QemuCache {
             queue.next += 1;
             queue.stale.push((number, stale));
         }
-        self.announce(&queue);
+        self.announce(&mut queue);
     }
 
     /// Asks for new translation of everything: once, however often that is asked for until it is done.
@@ -155,24 +168,34 @@ impl QemuCache {
         let number = queue.next;
         queue.next += 1;
         queue.everything.get_or_insert(number);
-        self.announce(&queue);
+        self.announce(&mut queue);
     }
 
-    fn announce(&self, queue: &Queue) {
+    /// Something new may wait.
+    fn announce(&self, queue: &mut Queue) {
+        if queue.waits() {
+            self.keep_pending(queue);
+            if !std::mem::replace(&mut queue.fresh, true) {
+                self.waker.notify();
+            }
+        }
+    }
+
+    fn keep_pending(&self, queue: &Queue) {
         if queue.waits() {
             // Release, paired with the Acquire in `serve`; the lock orders the queue itself.
             self.pending.store(true, Ordering::Release);
         }
     }
 
-    /// Waits until all that was requested so far is done, or will be before any vCPU runs anything; false if that takes
-    /// longer than `patience` (the guest has no safepoint).
+    /// Waits until all that was requested so far is done; false if that takes longer than `patience` (the guest has no
+    /// safepoint).
     pub(crate) fn settle(&self, patience: Duration) -> bool {
         let upto = self.queue.lock().next;
         let start = Instant::now();
         loop {
             let done = self.queue.lock().oldest().is_none_or(|oldest| oldest >= upto);
-            if done || self.comes_before_any_code() {
+            if done {
                 return true;
             }
             if start.elapsed() > patience {
@@ -188,6 +211,15 @@ impl QemuCache {
     pub(crate) fn serve(&self, code: &impl CodeMemory) {
         if self.pending.load(Ordering::Acquire) {
             self.serve_pending(code);
+        }
+    }
+
+    /// In a translation: nothing can be dropped there, but everything can be asked for. Only where all is done by resets
+    /// anyway: then a guest that never sleeps need not wait for a hit.
+    #[inline]
+    pub(crate) fn serve_in_translation(&self) {
+        if self.resets_in_translation && self.pending.load(Ordering::Acquire) {
+            self.serve_pending(&Nowhere);
         }
     }
 
@@ -232,10 +264,10 @@ impl QemuCache {
             queue.resetting = Some(queue.resetting.map_or(oldest, |other| other.min(oldest)));
         }
         queue.stale.extend(stale);
-        self.announce(&queue);
+        self.keep_pending(&queue);
         drop(queue);
         if reset {
-            self.registrar().reset::<QemuEvents>();
+            self.waker.reset::<QemuEvents>();
         }
     }
 
@@ -246,7 +278,7 @@ impl QemuCache {
             Dropped::NotMapped => false,
             Dropped::ByReset => {
                 // Takes effect before the next block.
-                self.registrar().reset::<QemuEvents>();
+                self.waker.reset::<QemuEvents>();
                 true
             }
         }
@@ -274,8 +306,7 @@ impl QemuCache {
             queue.everything = None;
             queue.stale.clear();
         }
-        // Without callbacks for a moment, one may have gone on unnoticed.
-        self.idle.lock().values_mut().for_each(|idle| *idle = false);
+        self.waker.was_reset();
         self.registrar().register_lifetime::<QemuEvents>();
         // A thread that wants the hook just now sets the mark first and then registers it: once more does no harm.
         if self.hooked.load(Ordering::SeqCst) {
@@ -287,6 +318,19 @@ impl QemuCache {
         self.registrar().set_translation::<QemuEvents>();
         // Together with the translation hook and never from within a translation, which holds page locks.
         self.registrar().set_interrupt_safepoint::<QemuEvents>();
+    }
+}
+
+/// No code: it is found nowhere, so that everything must go.
+struct Nowhere;
+
+impl CodeMemory for Nowhere {
+    fn find(&self, _vaddr: GuestAddr) -> HostPlace {
+        HostPlace::Unknown
+    }
+
+    fn rewrite(&self, _vaddr: GuestAddr, _host: HostAddr) -> bool {
+        false
     }
 }
 
@@ -310,7 +354,7 @@ impl CodeCache for QemuCache {
         {
             let mut queue = self.queue.lock();
             queue.unhooked = (!on).then(Instant::now);
-            self.announce(&queue);
+            self.announce(&mut queue);
         }
         if on {
             self.register_hook();

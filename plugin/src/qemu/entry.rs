@@ -202,11 +202,12 @@ impl Events for QemuEvents {
     fn block_translated(tb: *mut Tb) {
         let Some(plugin) = plugin() else { return };
         plugin.translated(&mut QemuBlock::<Self>::new(plugin, tb));
+        plugin.cache.serve_in_translation();
     }
 
     fn vcpu_started(vcpu: u32) {
         let Some(plugin) = plugin() else { return };
-        plugin.cache.add_vcpu(vcpu);
+        plugin.cache.code_may_run();
         if plugin.vcpu(vcpu).is_some() {
             // After a reset QEMU announces every vCPU again.
             return;
@@ -216,18 +217,10 @@ impl Events for QemuEvents {
         plugin.add_vcpu(vcpu, |engine| super::vcpus::QemuVcpu { engine, guest });
     }
 
-    fn idle(vcpu: u32) {
-        let Some(plugin) = plugin() else { return };
-        if let Some(state) = plugin.vcpu(vcpu) {
-            plugin.cache.serve(&OnVcpu { plugin, guest: &state.guest });
-            plugin.cache.set_idle(vcpu, true);
-        }
-    }
-
     fn resumed(vcpu: u32) {
         let Some(plugin) = plugin() else { return };
+        plugin.cache.waker.resumed::<Self>();
         if let Some(state) = plugin.vcpu(vcpu) {
-            plugin.cache.set_idle(vcpu, false);
             plugin.cache.serve(&OnVcpu { plugin, guest: &state.guest });
         }
     }
@@ -247,6 +240,7 @@ impl Events for QemuEvents {
             plugin.registry.flushed();
             plugin.landings.flushed();
             plugin.delay_slots.flushed();
+            plugin.cache.waker.flushed();
         }
     }
 

@@ -13,3 +13,4 @@ pub(crate) mod shapes;
 pub(crate) mod stack;
 pub(crate) mod vcpus;
 pub(crate) mod version;
+pub(crate) mod waker;

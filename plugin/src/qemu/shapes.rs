@@ -20,10 +20,7 @@ use crate::engine::kprobe::Access;
 pub(crate) trait Events {
     fn block_translated(tb: *mut Tb);
     fn vcpu_started(vcpu: u32);
-    /// The vCPU has nothing to do, and runs nothing until `resumed`. Here and there guest memory may be written and the code
-    /// cache reset: a safepoint.
-    fn idle(vcpu: u32);
-    /// The vCPU is about to go on.
+    /// The vCPU has slept and is about to go on. Guest memory may be written here and the code cache reset: a safepoint.
     fn resumed(vcpu: u32);
     /// The vCPU took an interrupt or an exception: a safepoint as well.
     fn discontinuity(vcpu: u32, is_exception: bool, from: u64, to: u64);
@@ -113,10 +110,12 @@ macro_rules! shapes {
 
 shapes!(tb_trans_v6, tb_trans_v7, (tb: *mut Tb) => block_translated);
 shapes!(vcpu_init_v6, vcpu_init_v7, (vcpu: c_uint) => vcpu_started);
-shapes!(idle_v6, idle_v7, (vcpu: c_uint) => idle);
 shapes!(resume_v6, resume_v7, (vcpu: c_uint) => resumed);
 shapes!(flush_v6, flush_v7, () => flushed);
 shapes!(reset_v6, reset_v7, () => was_reset);
+
+/// In place of the callback of system calls, which only a user-mode QEMU calls.
+extern "C" fn never_called() {}
 
 unsafe extern "C" fn atexit_v6<E: Events>(_id: Id, _userdata: *mut c_void) {
     guarded(E::exiting);
@@ -284,15 +283,26 @@ impl Registrar<'_> {
         unsafe {
             let init = self.choose(vcpu_init_v6::<E> as *const (), vcpu_init_v7::<E> as *const ());
             (api.register_vcpu_init_cb)(self.id, init, none);
-            let idle = self.choose(idle_v6::<E> as *const (), idle_v7::<E> as *const ());
-            (api.register_vcpu_idle_cb)(self.id, idle, none);
-            let resume = self.choose(resume_v6::<E> as *const (), resume_v7::<E> as *const ());
-            (api.register_vcpu_resume_cb)(self.id, resume, none);
             let flush = self.choose(flush_v6::<E> as *const (), flush_v7::<E> as *const ());
             (api.register_flush_cb)(self.id, flush, none);
             let exit = self.choose(atexit_v6::<E> as *const (), atexit_v7::<E> as *const ());
             (api.register_atexit_cb)(self.id, exit, none);
         }
+    }
+
+    /// Registers the callback of a vCPU that has slept, or removes it. Removed only by itself: see `waker`.
+    pub(crate) fn set_resume<E: Events>(self, on: bool) {
+        let resume = self.choose(resume_v6::<E> as *const (), resume_v7::<E> as *const ());
+        let callback = if on { resume } else { std::ptr::null() };
+        // SAFETY: the shape fits the version; a null pointer removes the callback.
+        unsafe { (self.api.register_vcpu_resume_cb)(self.id, callback, std::ptr::null_mut()) };
+    }
+
+    /// Registers or removes a callback that a QEMU which runs a whole machine never calls.
+    pub(crate) fn set_never_called(self, on: bool) {
+        let callback = if on { never_called as *const c_void } else { std::ptr::null() };
+        // SAFETY: it is not called, whatever its shape; a null pointer removes it.
+        unsafe { (self.api.register_vcpu_syscall_ret_cb)(self.id, callback, std::ptr::null_mut()) };
     }
 
     /// The interrupt callback, where this QEMU has it (10.2): a safepoint that a busy guest reaches soon.

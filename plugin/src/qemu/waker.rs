@@ -1,0 +1,134 @@
+//! Wakes a sleeping vCPU when code waits for a safepoint.
+//!
+//! A vCPU that sleeps calls the resume callback before it does anything else: a safepoint. But a reset frees the entry of
+//! that callback at once, while a vCPU that wakes up at the same moment may be about to call it: a reset waits for vCPUs
+//! that run code, not for one that has just slept (QEMU 10.0 died of that at one of some hundred thousand resets on a
+//! busy machine). What QEMU holds there is its big lock. So the callback is registered only while something waits, and
+//! goes by its own hand: in a resume callback we are under the big lock, and no other vCPU is about to call it.
+//!
+//! Registering any callback makes QEMU wake all vCPUs, and that is what wakes the sleepers. It does so without the big
+//! lock, so a vCPU that was just falling asleep may not notice: hence again, less and less often.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use super::api::{Api, Id};
+use super::shapes::{Events, Registrar};
+use crate::primitive::Mutex;
+
+/// How soon the sleepers are woken again, and how seldom it gets.
+const FIRST: Duration = Duration::from_millis(1);
+const LAST: Duration = Duration::from_secs(1);
+/// How long a reset waits for a vCPU that is about to call back. If it comes to that many, the vCPU runs code, or is about
+/// to and waits for the reset.
+const ABOUT_TO: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_micros(50);
+
+/// When the sleepers are to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Never,
+    Now,
+    In(Duration),
+}
+
+#[derive(Debug)]
+pub(crate) struct Waker {
+    registrar: Registrar<'static>,
+    thread: OnceLock<Thread>,
+    /// Held around each change of `registered` but the one by a reset.
+    change: Mutex<()>,
+    /// The resume callback may be registered.
+    registered: AtomicBool,
+    /// Somebody asked for a reset that is not done.
+    resetting: AtomicBool,
+}
+
+impl Waker {
+    pub(crate) fn new(api: &'static Api, id: Id) -> Self {
+        Self {
+            registrar: Registrar { api, id },
+            thread: OnceLock::new(),
+            change: Mutex::new(()),
+            registered: AtomicBool::new(false),
+            resetting: AtomicBool::new(false),
+        }
+    }
+
+    /// What the waker's thread does: it looks at what is `wanted`, and sleeps as long as that is nothing.
+    pub(crate) fn run<E: Events>(&self, wanted: impl Fn() -> Wanted) -> ! {
+        let _ = self.thread.set(std::thread::current());
+        let (mut again, mut turn) = (FIRST, false);
+        loop {
+            let pause = match wanted() {
+                Wanted::Never => None,
+                Wanted::In(time) => Some(time),
+                Wanted::Now => {
+                    turn = !turn;
+                    self.wake::<E>(turn);
+                    Some(again)
+                }
+            };
+            let since = Instant::now();
+            match pause {
+                Some(pause) => std::thread::park_timeout(pause),
+                None => std::thread::park(),
+            }
+            let something_new = pause.is_none_or(|pause| since.elapsed() < pause);
+            again = if something_new { FIRST } else { (again * 2).min(LAST) };
+        }
+    }
+
+    /// Something new waits.
+    pub(crate) fn notify(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Registers the resume callback, and registers or removes another one that QEMU never calls, in `turn`: a callback that
+    /// is there already wakes nobody.
+    fn wake<E: Events>(&self, turn: bool) {
+        {
+            let _change = self.change.lock();
+            self.registered.store(true, Ordering::SeqCst);
+            self.registrar.set_resume::<E>(true);
+            // A reset may have come between.
+            self.registered.store(true, Ordering::SeqCst);
+        }
+        self.registrar.set_never_called(turn);
+    }
+
+    /// In the resume callback, under QEMU's big lock: it goes.
+    pub(crate) fn resumed<E: Events>(&self) {
+        let _change = self.change.lock();
+        self.registrar.set_resume::<E>(false);
+        self.registered.store(false, Ordering::SeqCst);
+    }
+
+    /// Drops all code and all callbacks, on a vCPU's thread, when that has left the block that it is in.
+    pub(crate) fn reset<E: Events>(&self) {
+        self.resetting.store(true, Ordering::SeqCst);
+        self.registrar.reset::<E>();
+    }
+
+    /// The code cache was flushed. If that is for a reset, the callbacks go next: a vCPU that is about to call one comes
+    /// first.
+    pub(crate) fn flushed(&self) {
+        if !self.resetting.load(Ordering::SeqCst) {
+            return;
+        }
+        let start = Instant::now();
+        while self.registered.load(Ordering::SeqCst) && start.elapsed() < ABOUT_TO {
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// All callbacks are gone.
+    pub(crate) fn was_reset(&self) {
+        self.registered.store(false, Ordering::SeqCst);
+        self.resetting.store(false, Ordering::SeqCst);
+    }
+}
