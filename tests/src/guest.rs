@@ -121,8 +121,8 @@ impl Guest {
     #[must_use]
     #[track_caller]
     pub fn start<S: AsRef<str>>(boot: Boot, steps: impl IntoIterator<Item = S>) -> Self {
-        // QEMU 10.0 has no other safepoint than a vCPU that goes to sleep or wakes up: this one does, a hundred times a
-        // second, whatever the script does.
+        // The first probe of a running guest is armed by the kernel's next block. In a guest that waits for its next step
+        // that would be its next timer: here there is one a hundred times a second.
         let tick = "background expect-fail until 1000000 /proc/version never";
         let mut script = vec![tick.to_owned(), "say ready.".to_owned()];
         for (index, step) in steps.into_iter().enumerate() {
