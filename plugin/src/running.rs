@@ -289,6 +289,13 @@ impl Plugin {
         Some(HostAddr(start_host.0.wrapping_add(physical.wrapping_sub(start_physical) as usize)))
     }
 
+    /// The other way round.
+    pub(crate) fn physical_of(&self, guest: &VcpuGuest, host: HostAddr) -> Option<u64> {
+        let (start, start_host) = self.locator.as_ref()?.start_running()?;
+        let start_physical = guest.physical(Space::Kernel, start)?;
+        Some(start_physical.wrapping_add(host.0.wrapping_sub(start_host.0) as u64))
+    }
+
     /// Where a page of data lies in the host's memory, if that is certain: all of it reads the same on both sides.
     #[cold]
     pub(crate) fn host_of_page(&self, guest: &VcpuGuest, page: GuestAddr) -> Option<HostAddr> {

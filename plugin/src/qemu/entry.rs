@@ -184,12 +184,14 @@ impl CodeMemory for OnVcpu<'_> {
     }
 
     fn rewrite(&self, vaddr: GuestAddr, host: HostAddr) -> bool {
-        // The CPU may be in a mode in which this address is another place.
+        // The CPU may be in a mode in which this address is another place, and the code of the kernel's start is unmapped when
+        // that is over.
         if self.plugin.is_same(self.guest, vaddr, host) {
             // SAFETY: the caller vouches that a byte can be read there.
             return unsafe { self.guest.write_from(Space::Kernel, vaddr, host.0 as *const u8, 1) };
         }
-        let Some(physical) = self.plugin.arch.linear_map(vaddr) else { return false };
+        let linear = self.plugin.arch.linear_map(vaddr);
+        let Some(physical) = linear.or_else(|| self.plugin.physical_of(self.guest, host)) else { return false };
         // SAFETY: as above.
         unsafe { self.guest.write_physical(physical, host.0 as *const u8) }
     }
