@@ -29,6 +29,8 @@ use crate::registry::{CodeCache, Place};
 const POLL: Duration = Duration::from_micros(100);
 /// How long the translation hook stays after the last probe went: the next may come soon.
 const LINGER: Duration = Duration::from_millis(300);
+/// The least time from a reset to one that a translation asks for: in between the guest gets on.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// Code that must be translated again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,8 @@ struct Queue {
     in_service: Vec<u64>,
     /// The oldest request that waits for a reset to be done.
     resetting: Option<u64>,
+    /// When the last reset was.
+    reset: Option<Instant>,
     /// The hook is not wanted any more, since then.
     unhooked: Option<Instant>,
     /// The number of the next request.
@@ -215,11 +219,14 @@ impl QemuCache {
     }
 
     /// In a translation: nothing can be dropped there, but everything can be asked for. Only where all is done by resets
-    /// anyway: then a guest that never sleeps need not wait for a hit.
+    /// anyway: then a guest that never sleeps need not wait for a hit. Not often: a reset is followed by many translations.
     #[inline]
     pub(crate) fn serve_in_translation(&self) {
         if self.resets_in_translation && self.pending.load(Ordering::Acquire) {
-            self.serve_pending(&Nowhere);
+            let too_soon = self.queue.lock().reset.is_some_and(|reset| reset.elapsed() < BETWEEN);
+            if !too_soon {
+                self.serve_pending(&Nowhere);
+            }
         }
     }
 
@@ -303,6 +310,7 @@ impl QemuCache {
         {
             let mut queue = self.queue.lock();
             queue.resetting = None;
+            queue.reset = Some(Instant::now());
             queue.everything = None;
             queue.stale.clear();
         }
