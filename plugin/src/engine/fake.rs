@@ -114,7 +114,7 @@ const CODE: [(u64, &[u8]); 9] = [
 unsafe extern "C" fn nothing() {}
 
 /// A QEMU that has every function, none of which does anything: for what is decided by what there is.
-fn api() -> Api {
+pub(crate) fn api() -> Api {
     macro_rules! api {
         ($($required:ident)*; $($optional:ident)*) => {
             Api {

@@ -7,8 +7,9 @@
 //!
 //! A callback may be registered at any time, but not removed: QEMU frees its entry at once, while another vCPU's thread
 //! may be about to call it (QEMU 10.0 died of that at one in a hundred removals). Only a reset removes callbacks while no
-//! vCPU translates or runs anything. So some time after the last probe went, when none came meanwhile, there is a reset,
-//! which also drops all code that was translated under the hook: the guest runs as fast as without the plugin.
+//! vCPU translates or runs anything; for the one that a vCPU calls outside of that see `waker`. So some time after the
+//! last probe went, when none came meanwhile, there is a reset, which also drops all code that was translated under the
+//! hook: the guest runs as fast as without the plugin.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

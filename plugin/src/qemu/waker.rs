@@ -21,9 +21,11 @@ use crate::primitive::Mutex;
 /// How soon the sleepers are woken again, and how seldom it gets.
 const FIRST: Duration = Duration::from_millis(1);
 const LAST: Duration = Duration::from_secs(1);
-/// How long a reset waits for a vCPU that is about to call back. If it comes to that many, the vCPU runs code, or is about
-/// to and waits for the reset.
+/// How long a reset waits for a vCPU to call back that may be about to. If none does, none is: they sleep, or run code, which
+/// is to say that they wait for the reset.
 const ABOUT_TO: Duration = Duration::from_millis(10);
+/// How long nothing is registered after that, at most: until the reset is done, some microseconds later.
+const QUIET: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_micros(50);
 
 /// When the sleepers are to be woken.
@@ -38,12 +40,13 @@ pub(crate) enum Wanted {
 pub(crate) struct Waker {
     registrar: Registrar<'static>,
     thread: OnceLock<Thread>,
-    /// Held around each change of `registered` but the one by a reset.
-    change: Mutex<()>,
+    /// Until when a reset that is not done keeps anything from being registered. Held around each change of `registered` but the one by a reset.
+    change: Mutex<Option<Instant>>,
     /// The resume callback may be registered.
     registered: AtomicBool,
     /// Somebody asked for a reset that is not done.
     resetting: AtomicBool,
+    about_to: Duration,
 }
 
 impl Waker {
@@ -51,9 +54,10 @@ impl Waker {
         Self {
             registrar: Registrar { api, id },
             thread: OnceLock::new(),
-            change: Mutex::new(()),
+            change: Mutex::new(None),
             registered: AtomicBool::new(false),
             resetting: AtomicBool::new(false),
+            about_to: ABOUT_TO,
         }
     }
 
@@ -92,7 +96,10 @@ impl Waker {
     /// is there already wakes nobody.
     fn wake<E: Events>(&self, turn: bool) {
         {
-            let _change = self.change.lock();
+            let quiet = self.change.lock();
+            if self.resetting.load(Ordering::SeqCst) && quiet.is_some_and(|until| Instant::now() < until) {
+                return;
+            }
             self.registered.store(true, Ordering::SeqCst);
             self.registrar.set_resume::<E>(true);
             // A reset may have come between.
@@ -121,7 +128,14 @@ impl Waker {
             return;
         }
         let start = Instant::now();
-        while self.registered.load(Ordering::SeqCst) && start.elapsed() < ABOUT_TO {
+        loop {
+            {
+                let mut quiet = self.change.lock();
+                if !self.registered.load(Ordering::SeqCst) || start.elapsed() >= self.about_to {
+                    *quiet = Some(Instant::now() + QUIET);
+                    return;
+                }
+            }
             std::thread::sleep(POLL);
         }
     }
@@ -130,5 +144,78 @@ impl Waker {
     pub(crate) fn was_reset(&self) {
         self.registered.store(false, Ordering::SeqCst);
         self.resetting.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_void;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::engine::fake;
+    use crate::qemu::entry::QemuEvents;
+
+    /// QEMU's list of resume callbacks: one entry or none.
+    static LISTED: AtomicBool = AtomicBool::new(false);
+    /// How often something was registered or removed that wakes the vCPUs.
+    static WOKEN: AtomicU32 = AtomicU32::new(0);
+
+    unsafe extern "C" fn resume(_id: Id, callback: *const c_void, _userdata: *mut c_void) {
+        LISTED.store(!callback.is_null(), Ordering::SeqCst);
+    }
+
+    unsafe extern "C" fn syscall(_id: Id, _callback: *const c_void, _userdata: *mut c_void) {
+        WOKEN.fetch_add(1, Ordering::SeqCst);
+    }
+
+    unsafe extern "C" fn reset(_id: Id, _callback: *const c_void, _userdata: *mut c_void) {}
+
+    /// One thread resets, as a hit does; one sleeps and wakes up, and stands for a moment between the list and the call; and
+    /// one wants to wake it.
+    #[test]
+    fn no_reset_frees_an_entry_that_is_about_to_be_called() {
+        const RESETS: u32 = 3000;
+        let api = Box::leak(Box::new(Api {
+            register_vcpu_resume_cb: resume,
+            register_vcpu_syscall_ret_cb: syscall,
+            reset,
+            ..fake::api()
+        }));
+        // However slow this machine is just now.
+        let waker = Waker { about_to: Duration::from_secs(30), ..Waker::new(api, 1) };
+        let over = AtomicBool::new(false);
+        let resumed = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    if LISTED.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_micros(100));
+                        assert!(LISTED.load(Ordering::SeqCst), "the entry was freed");
+                        waker.resumed::<QemuEvents>();
+                        resumed.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+            scope.spawn(|| {
+                let mut turn = false;
+                while !over.load(Ordering::SeqCst) {
+                    turn = !turn;
+                    waker.wake::<QemuEvents>(turn);
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            });
+            for _ in (0..RESETS).take_while(|_| !sleeper.is_finished()) {
+                waker.reset::<QemuEvents>();
+                waker.flushed();
+                std::thread::sleep(Duration::from_micros(300));
+                LISTED.store(false, Ordering::SeqCst);
+                waker.was_reset();
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+        let counts = [&resumed, &WOKEN].map(|count| count.load(Ordering::SeqCst));
+        assert!(counts.iter().all(|count| *count >= 2), "{counts:?}");
     }
 }
