@@ -83,7 +83,8 @@ void cmd_write_loop(const struct line *line, int at, struct result *result)
 	}
 	snprintf(text[0], sizeof(text[0]), "%.*s", (int)(middle - rest), rest);
 	snprintf(text[1], sizeof(text[1]), "%s", middle + 3);
-	for (; now_ns() < end; toggles++)
+	/* On a slow machine, too, there is something to see. */
+	for (; now_ns() < end || toggles < 4; toggles++)
 		if (write_text(line->word[at + 2], 0, text[toggles % 2]))
 			errors++;
 	done(result, "toggles=%lu errors=%lu", toggles, errors);

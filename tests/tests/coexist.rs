@@ -254,7 +254,7 @@ fn assert_toggled(boot: &BootResult, what: &str) {
     let loops: Vec<_> = boot.qk_all("write-loop").collect();
     assert!(!loops.is_empty(), "{what}");
     for toggles in loops {
-        assert!(toggles.number("toggles") > 3.0 && toggles.number("errors") < 1.0, "{what}: {toggles:?}");
+        assert!(toggles.number("toggles") >= 4.0 && toggles.number("errors") < 1.0, "{what}: {toggles:?}");
     }
 }
 

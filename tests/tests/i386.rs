@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use common::{TraceLine, assert_hits, field, image, symbol, trace_lines};
+use common::{TraceLine, assert_hits, field, image, int, of, symbol, trace_lines, value};
 use qkprobe_arch::{Arch, Flow, GuestAddr, Insn};
 use qkprobe_symbols::KernelImage;
 use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu, Threads};
@@ -62,21 +62,6 @@ fn call_of(image: &KernelImage, function: &str, callee: &str) -> (u64, u64) {
 #[track_caller]
 fn behind_call(image: &KernelImage, caller: &str, callee: &str) -> String {
     format!("{caller}+{:#x}/{:#x}", call_of(image, caller, callee).1, symbol(image, caller).1)
-}
-
-fn of<'a, 'b>(lines: &'b [TraceLine<'a>], event: &str) -> Vec<&'b TraceLine<'a>> {
-    lines.iter().filter(|line| line.event == event).collect()
-}
-
-#[track_caller]
-fn value<'a>(line: &TraceLine<'a>, key: &str) -> &'a str {
-    let found = line.args.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {key} in {line:?}"))
-}
-
-#[track_caller]
-fn int(line: &TraceLine<'_>, key: &str) -> i64 {
-    value(line, key).parse().unwrap_or_else(|error| panic!("{key} of {line:?}: {error}"))
 }
 
 /// What fork() of the C library asks for.

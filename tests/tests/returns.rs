@@ -7,36 +7,13 @@ mod loaded;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{TraceLine, assert_hits, behind_call, image, instructions, symbol, trace_lines};
+use common::returns::{assert_all_accounted, assert_turns};
+use common::{assert_hits, behind_call, image, instructions, int, of, symbol, trace_lines, value};
 use qkprobe_arch::{Flow, GuestAddr};
 use qkprobe_symbols::KernelImage;
-use qkprobe_tests::{Boot, GuestKernel, Qemu, Summary};
+use qkprobe_tests::{Boot, GuestKernel, Qemu};
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
-
-/// The value of an argument of a record.
-#[track_caller]
-fn value<'a>(line: &TraceLine<'a>, key: &str) -> &'a str {
-    let found = line.args.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {key} in {line:?}"))
-}
-
-#[track_caller]
-fn int(line: &TraceLine<'_>, key: &str) -> i64 {
-    value(line, key).parse().unwrap_or_else(|error| panic!("{key} of {line:?}: {error}"))
-}
-
-fn of<'a, 'b>(lines: &'b [TraceLine<'a>], event: &str) -> Vec<&'b TraceLine<'a>> {
-    lines.iter().filter(|line| line.event == event).collect()
-}
-
-/// Every call that began has returned, is pending, or never returns; and none was missed.
-#[track_caller]
-fn assert_all_accounted(summary: &Summary, entries: &str, returns: &str) {
-    let (entries, returns) = (summary.probe(entries), summary.probe(returns));
-    let seen = returns.hits + returns.filtered + returns.pending + returns.abandoned;
-    assert_eq!((seen, returns.missed, returns.dropped), (entries.hits, 0, 0), "{returns:?}");
-}
 
 /// What system calls come back to.
 fn system_call_caller(image: &KernelImage) -> String {
@@ -179,15 +156,6 @@ fn callers_are_where_the_image_has_calls() {
         }
         assert!(known.len() > 50, "{qemu}: {known:?}");
     }
-}
-
-/// The events of a trace in turns of this length.
-#[track_caller]
-fn assert_turns(lines: &[TraceLine<'_>], turn: &[&str], at_least: usize) {
-    let events: Vec<&str> = lines.iter().map(|line| line.event).filter(|event| turn.contains(event)).collect();
-    let wrong = events.chunks(turn.len()).enumerate().find(|(_, events)| *events != turn);
-    assert_eq!(wrong, None, "not {turn:?}");
-    assert!(events.len() >= at_least * turn.len(), "{} events", events.len());
 }
 
 #[test]

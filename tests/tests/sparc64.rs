@@ -7,11 +7,12 @@ mod guest;
 
 use std::collections::BTreeSet;
 
-use common::{TraceLine, assert_hits, field, image, symbol, trace_lines};
-use guest::{KERNEL, QEMU, assert_none_lost, boot, instructions, of, value, word};
+use common::returns::assert_all_accounted;
+use common::{TraceLine, assert_hits, field, image, of, symbol, trace_lines, value};
+use guest::{KERNEL, QEMU, assert_none_lost, boot, instructions, word};
 use qkprobe_arch::{Flow, GuestAddr, Insn};
 use qkprobe_symbols::KernelImage;
-use qkprobe_tests::{BootResult, Qemu, Summary};
+use qkprobe_tests::{BootResult, Qemu};
 
 /// What fork() of the C library asks for: CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID. The signal is a number of its own.
 const FORK_FLAGS: &str = "flags==0x1200000";
@@ -23,14 +24,6 @@ fn behind_calls(image: &KernelImage, caller: &str, callee: &str) -> BTreeSet<Str
     let insns = instructions(image, start, size);
     let calls = insns.iter().filter(|(_, insn)| calls(insn));
     calls.map(|(addr, _)| format!("{caller}+{:#x}/{size:#x}", addr + 8 - start)).collect()
-}
-
-/// Every call that began has returned, is pending, or never returns; and none was missed.
-#[track_caller]
-fn assert_all_accounted(summary: &Summary, entries: &str, returns: &str) {
-    let (entries, returns) = (summary.probe(entries), summary.probe(returns));
-    let seen = returns.hits + returns.filtered + returns.pending + returns.abandoned;
-    assert_eq!((seen, returns.missed, returns.dropped), (entries.hits, 0, 0), "{returns:?}, {entries:?}");
 }
 
 /// The first instruction of `sys_getppid` is a `save`: it is run again after each spill of a window, and interrupts come

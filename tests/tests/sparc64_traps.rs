@@ -8,8 +8,8 @@ mod guest;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{assert_hits, image, symbol, trace_lines};
-use guest::{KERNEL, QEMU, arch, assert_none_lost, boot, instructions, of, value, word};
+use common::{assert_hits, image, of, symbol, trace_lines, value};
+use guest::{KERNEL, QEMU, arch, assert_none_lost, boot, instructions, word};
 use qkprobe_arch::{Flow, GuestAddr};
 use qkprobe_tests::Qemu;
 
@@ -189,46 +189,10 @@ fn executions_are_what_was_predicted() {
     assert_eq!(verified.raced, 0);
 }
 
-/// Functions that a child is in when it dies: of its system call, of the fault, and one that never returns.
-const DEADLY: [&str; 5] = ["ksys_write", "vfs_write", "proc_reg_write", "do_sparc64_fault", "do_exit"];
-
-/// A file that is none makes the kernel oops in the middle of a call: the child's calls never return. Its stack serves other
-/// tasks afterwards, in which all of them do. This kernel dies itself of the way out of a process that had an oops (see
-/// ARCHITECTURE.md), so the function in which it would is passed over.
+/// This kernel dies itself of the way out of a process that had an oops (see ARCHITECTURE.md), so the function in which it
+/// would is passed over.
 #[test]
 fn a_task_dies_in_a_probed_function() {
-    let mut boot = boot(QEMU)
-        .script(["background write /proc/sysrq-trigger h", "wait", "fork 40", "procs 4 getppid 500", "say alive"])
-        .plugin_arg("count=p:bad proc_reg_write do set:$arg1=0")
-        .plugin_arg("count=p:oops notify_die why=$arg1:s32 if why == 1")
-        .plugin_arg("count=p:robust exit_robust_list do override=0")
-        .plugin_arg("count=r:ppid sys_getppid")
-        .plugin_arg("count=p:dead do_task_dead");
-    for function in DEADLY {
-        boot = boot
-            .plugin_arg(format!("count=p:p_{function} {function}"))
-            .plugin_arg(format!("count=r:r_{function} {function}"));
-    }
-    let boot = boot.run();
-    let what = format!("{}\n{}", boot.console, boot.stderr);
-    assert!(boot.status.success() && boot.reached_end(), "{what}");
-    assert!(boot.console.lines().any(|line| line == "QK 5 ok say alive"), "{what}");
-    assert_hits(&boot, "oops", &[("bad", 1), ("oops", 1), ("ppid", 2000)]);
-    assert_none_lost(&boot);
-    let summary = boot.summary();
-    let of = |function: &str| (summary.probe(&format!("p_{function}")), summary.probe(&format!("r_{function}")));
-    for function in DEADLY {
-        let (entries, returns) = of(function);
-        assert_eq!(returns.hits + returns.pending + returns.abandoned, entries.hits, "{returns:?}, {what}");
-    }
-    // None stays on the dead task's stack.
-    for function in ["ksys_write", "vfs_write", "proc_reg_write", "do_sparc64_fault"] {
-        let (_, returns) = of(function);
-        assert_eq!((returns.pending, returns.abandoned), (0, 1), "{returns:?}, {what}");
-    }
-    // The dying child included.
-    let (entries, returns) = of("do_exit");
-    let dead = summary.probe("dead").hits;
-    assert!(dead >= 45, "{what}");
-    assert_eq!((returns.pending, returns.abandoned), (entries.hits - dead, dead), "{what}");
+    let boot = boot(QEMU).plugin_arg("count=p:robust exit_robust_list do override=0");
+    common::returns::a_task_dies_in_a_probed_function("sparc64", boot, Some("do_sparc64_fault"));
 }

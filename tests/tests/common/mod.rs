@@ -3,6 +3,7 @@
 
 pub(crate) mod gdb;
 pub(crate) mod peer;
+pub(crate) mod returns;
 
 use std::time::Duration;
 
@@ -130,6 +131,24 @@ pub(crate) struct TraceLine<'a> {
 pub(crate) fn trace_lines(trace: &str) -> Vec<TraceLine<'_>> {
     let lines = trace.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| trace_line(line).unwrap_or_else(|| panic!("no trace line: {line:?}"))).collect()
+}
+
+/// The records of an event.
+pub(crate) fn of<'a, 'b>(lines: &'b [TraceLine<'a>], event: &str) -> Vec<&'b TraceLine<'a>> {
+    lines.iter().filter(|line| line.event == event).collect()
+}
+
+/// The value of an argument of a record.
+#[track_caller]
+pub(crate) fn value<'a>(line: &TraceLine<'a>, key: &str) -> &'a str {
+    let found = line.args.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {key} in {line:?}"))
+}
+
+/// The same, of a signed number.
+#[track_caller]
+pub(crate) fn int(line: &TraceLine<'_>, key: &str) -> i64 {
+    value(line, key).parse().unwrap_or_else(|error| panic!("{key} of {line:?}: {error}"))
 }
 
 /// `%16s-%-7d [%03d] FLAGS %12s: EVENT: (PLACE) NAME=VALUE...`, with `<...>-0` for the task and dots for the flags.

@@ -3,40 +3,11 @@
 use std::collections::BTreeSet;
 
 use qkprobe_symbols::KernelImage;
-use qkprobe_tests::{GuestKernel, Qemu, Summary};
+use qkprobe_tests::{GuestKernel, Qemu};
 
-use crate::common::{TraceLine, assert_hits, image, symbol, trace_lines};
+use crate::common::returns::{self, assert_all_accounted, assert_turns};
+use crate::common::{assert_hits, image, int, symbol, trace_lines, value};
 use crate::{BLR, KERNELS, behind_calls, boot, branch, words};
-
-/// The value of an argument of a record.
-#[track_caller]
-fn value<'a>(line: &TraceLine<'a>, key: &str) -> &'a str {
-    let found = line.args.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {key} in {line:?}"))
-}
-
-#[track_caller]
-fn int(line: &TraceLine<'_>, key: &str) -> i64 {
-    value(line, key).parse().unwrap_or_else(|error| panic!("{key} of {line:?}: {error}"))
-}
-
-/// The events of a trace in turns of this length.
-#[track_caller]
-fn assert_turns(lines: &[TraceLine<'_>], turn: &[&str], at_least: usize) {
-    let names = lines.iter().map(|line| if line.event.starts_with("behind_") { "behind" } else { line.event });
-    let events: Vec<&str> = names.filter(|event| turn.contains(event)).collect();
-    let wrong = events.chunks(turn.len()).enumerate().find(|(_, events)| *events != turn);
-    assert_eq!(wrong, None, "not {turn:?}");
-    assert!(events.len() >= at_least * turn.len(), "{} events", events.len());
-}
-
-/// Every call that began has returned, is pending, or never returns; and none was missed.
-#[track_caller]
-fn assert_all_accounted(what: &str, summary: &Summary, entries: &str, returns: &str) {
-    let (entries, returns) = (summary.probe(entries), summary.probe(returns));
-    let seen = returns.hits + returns.filtered + returns.pending + returns.abandoned;
-    assert_eq!((seen, returns.missed, returns.dropped), (entries.hits, 0, 0), "{what}: {returns:?}");
-}
 
 /// Newest first at the entry, oldest first at the return, and then the caller's next instruction.
 #[test]
@@ -208,7 +179,7 @@ fn check_loaded(qemu: Qemu, kernel: GuestKernel, smp: u32) {
     let summary = boot.summary();
     let returns = |function: &str| summary.probe(&format!("r_{function}"));
     for function in functions() {
-        assert_all_accounted(&what, &summary, &format!("p_{function}"), &format!("r_{function}"));
+        assert_all_accounted(&summary, &format!("p_{function}"), &format!("r_{function}"));
     }
     for function in RETURN {
         let probe = returns(function);
@@ -244,43 +215,9 @@ fn a_loaded_guest() {
     check_loaded(Qemu::V10_0, GuestKernel::Ppc64le6_1, 2);
 }
 
-/// Functions that a child is in when it dies: of its system call, and one that never returns.
-const DEADLY: [&str; 4] = ["ksys_write", "vfs_write", "proc_reg_write", "do_exit"];
-
-/// A file that is none makes the kernel oops in the middle of a call: the child's calls never return. Its stack serves other
-/// tasks afterwards, in which all of them do.
 #[test]
 fn a_task_dies_in_a_probed_function() {
     for (kernel, smp) in KERNELS {
-        let mut boot = boot(Qemu::V11_1, kernel, smp)
-            .script(["background write /proc/sysrq-trigger h", "wait", "fork 40", "procs 4 getppid 500", "say alive"])
-            .plugin_arg("count=p:bad proc_reg_write do set:$arg1=0")
-            .plugin_arg("count=p:oops notify_die why=$arg1:s32 if why == 1")
-            .plugin_arg("count=r:ppid sys_getppid")
-            .plugin_arg("count=p:dead do_task_dead");
-        for function in DEADLY {
-            boot = boot
-                .plugin_arg(format!("count=p:p_{function} {function}"))
-                .plugin_arg(format!("count=r:r_{function} {function}"));
-        }
-        let boot = boot.run();
-        let what = format!("{}\n{}\n{}", kernel.name(), boot.console, boot.stderr);
-        assert!(boot.status.success() && boot.reached_end(), "{what}");
-        assert!(boot.console.lines().any(|line| line == "QK 5 ok say alive"), "{what}");
-        assert_hits(&boot, kernel.name(), &[("bad", 1), ("oops", 1), ("ppid", 2000)]);
-        let summary = boot.summary();
-        for function in DEADLY {
-            assert_all_accounted(&what, &summary, &format!("p_{function}"), &format!("r_{function}"));
-        }
-        let left = |function: &str| {
-            let probe = summary.probe(&format!("r_{function}"));
-            (probe.pending, probe.abandoned)
-        };
-        let of_a_write = ["ksys_write", "vfs_write", "proc_reg_write"].map(left);
-        assert_eq!(of_a_write, [(0, 1); 3], "{what}");
-        // The dying child included.
-        let dead = summary.probe("dead").hits;
-        assert!(dead >= 45, "{what}");
-        assert_eq!(left("do_exit"), (summary.probe("p_do_exit").hits - dead, dead), "{what}");
+        returns::a_task_dies_in_a_probed_function(kernel.name(), boot(Qemu::V11_1, kernel, smp), None);
     }
 }

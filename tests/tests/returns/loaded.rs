@@ -6,8 +6,9 @@ use qkprobe_arch::{Flow, GuestAddr};
 use qkprobe_symbols::{KernelImage, Lookup};
 use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu, Threads};
 
+use super::KERNEL;
+use super::common::returns::assert_all_accounted;
 use super::common::{image, instructions, symbol};
-use super::{KERNEL, assert_all_accounted};
 
 /// Functions that return, always.
 const RETURN: [&str; 9] = [

@@ -5,8 +5,6 @@ use qkprobe_arch::{Arch, GuestAddr, Insn};
 use qkprobe_symbols::KernelImage;
 use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu};
 
-use crate::common::TraceLine;
-
 pub(crate) const KERNEL: GuestKernel = GuestKernel::Sparc64Sun4u6_1;
 pub(crate) const QEMU: Qemu = Qemu::V11_1;
 
@@ -28,17 +26,6 @@ pub(crate) fn word(image: &KernelImage, addr: u64) -> u32 {
 pub(crate) fn instructions(image: &KernelImage, start: u64, len: u64) -> Vec<(u64, Insn)> {
     let insn = |addr: u64| arch().decode(GuestAddr(addr), &word(image, addr).to_be_bytes());
     (start..start + len).step_by(4).map_while(|addr| Some((addr, insn(addr).ok()?))).collect()
-}
-
-/// The value of an argument of a record.
-#[track_caller]
-pub(crate) fn value<'a>(line: &TraceLine<'a>, key: &str) -> &'a str {
-    let found = line.args.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {key} in {line:?}"))
-}
-
-pub(crate) fn of<'a, 'b>(lines: &'b [TraceLine<'a>], event: &str) -> Vec<&'b TraceLine<'a>> {
-    lines.iter().filter(|line| line.event == event).collect()
 }
 
 #[track_caller]
