@@ -361,15 +361,10 @@ pub(crate) const SUMMARY: &str = "summary.json";
 
 #[cfg(test)]
 mod tests {
-    use qkprobe_symbols::{GuestAddr, SymbolTable};
+    use qkprobe_symbols::SymbolTable;
 
     use super::*;
-
-    fn image(names: &[&'static str]) -> KernelImage {
-        let rows = names.iter().zip(1..).map(|(name, at)| (GuestAddr(at * 0x100), 'T', *name, None));
-        let symbols = SymbolTable::from_rows(rows).expect("few");
-        KernelImage::from_parts(symbols, Vec::new(), None, qkprobe_symbols::Machine::X86_64)
-    }
+    use crate::command::tests::image;
 
     #[test]
     fn another_arch_than_the_images_is_refused() {

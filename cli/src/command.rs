@@ -205,12 +205,13 @@ pub(crate) fn is_option(arg: &OsStr, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use qkprobe_symbols::{GuestAddr, SymbolTable};
 
     use super::*;
 
-    fn image(names: &[&'static str]) -> KernelImage {
+    /// An image with these functions and nothing else.
+    pub(crate) fn image(names: &[&'static str]) -> KernelImage {
         let rows = names.iter().zip(1..).map(|(name, at)| (GuestAddr(at * 0x100), 'T', *name, None));
         let symbols = SymbolTable::from_rows(rows).expect("few");
         KernelImage::from_parts(symbols, Vec::new(), None, qkprobe_symbols::Machine::X86_64)
