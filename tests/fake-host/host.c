@@ -114,7 +114,7 @@ EXPORT char *g_array_free(Array *array, int data)
 /* What a plugin registered: a callback and, since API 7, its userdata. */
 typedef void (*Generic)(void);
 typedef struct { Generic call; void *userdata; } Callback;
-static Callback cb_init, cb_idle, cb_resume, cb_flush, cb_atexit, cb_trans;
+static Callback cb_init, cb_resume, cb_syscall, cb_flush, cb_atexit, cb_trans;
 #if DISCON
 static Callback cb_discon;
 #endif
@@ -127,8 +127,8 @@ static Callback cb_discon;
     { CHECK(id == ID); slot = (Callback){ cb, NULL }; }
 #endif
 REGISTER(qemu_plugin_register_vcpu_init_cb, cb_init)
-REGISTER(qemu_plugin_register_vcpu_idle_cb, cb_idle)
 REGISTER(qemu_plugin_register_vcpu_resume_cb, cb_resume)
+REGISTER(qemu_plugin_register_vcpu_syscall_ret_cb, cb_syscall)
 REGISTER(qemu_plugin_register_vcpu_tb_trans_cb, cb_trans)
 REGISTER(qemu_plugin_register_flush_cb, cb_flush)
 EXPORT void qemu_plugin_register_atexit_cb(uint64_t id, Generic cb, void *userdata)
@@ -482,7 +482,6 @@ static void *live(void *argument)
     }
     pthread_barrier_wait(&together);
     execute(times / 2);
-    call_vcpu(cb_idle);
     call_vcpu(cb_resume);
     call_discon(1);
     call_discon(2);
