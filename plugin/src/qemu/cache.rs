@@ -21,7 +21,6 @@ use super::api::{Api, Id};
 use super::entry::QemuEvents;
 use super::host_memory::{self, HostAddr};
 use super::shapes::Registrar;
-use super::version::release;
 use super::waker::{Waker, Wanted};
 use crate::primitive::Mutex;
 use crate::registry::{CodeCache, Place};
@@ -30,8 +29,6 @@ use crate::registry::{CodeCache, Place};
 const POLL: Duration = Duration::from_micros(100);
 /// How long the translation hook stays after the last probe went: the next may come soon.
 const LINGER: Duration = Duration::from_millis(300);
-/// The least time from a reset to one that a translation asks for: in between the guest gets on.
-const BETWEEN: Duration = Duration::from_millis(50);
 
 /// Code that must be translated again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +67,6 @@ pub(crate) struct QemuCache {
     queue: Mutex<Queue>,
     /// The translation hook is on.
     hooked: AtomicBool,
-    /// Changes are made by resets, and one may be asked for in a translation (QEMU 9.2 deadlocks).
-    resets_in_translation: bool,
     pub(crate) waker: Waker,
 }
 
@@ -84,8 +79,6 @@ struct Queue {
     in_service: Vec<u64>,
     /// The oldest request that waits for a reset to be done.
     resetting: Option<u64>,
-    /// When the last reset was.
-    reset: Option<Instant>,
     /// The hook is not wanted any more, since then.
     unhooked: Option<Instant>,
     /// The number of the next request.
@@ -115,8 +108,6 @@ impl QemuCache {
             pending: AtomicBool::new(false),
             queue: Mutex::new(Queue::default()),
             hooked: AtomicBool::new(false),
-            resets_in_translation: api.write_memory_vaddr.is_none()
-                && release().is_some_and(|release| release.major >= 10),
             waker: Waker::new(api, id),
         }
     }
@@ -219,18 +210,6 @@ impl QemuCache {
         }
     }
 
-    /// In a translation: nothing can be dropped there, but everything can be asked for. Only where all is done by resets
-    /// anyway: then a guest that never sleeps need not wait for a hit. Not often: a reset is followed by many translations.
-    #[inline]
-    pub(crate) fn serve_in_translation(&self) {
-        if self.resets_in_translation && self.pending.load(Ordering::Acquire) {
-            let too_soon = self.queue.lock().reset.is_some_and(|reset| reset.elapsed() < BETWEEN);
-            if !too_soon {
-                self.serve_pending(&Nowhere);
-            }
-        }
-    }
-
     #[cold]
     fn serve_pending(&self, code: &impl CodeMemory) {
         // Taken out, so that no lock is held while QEMU takes its own: a translation on another vCPU holds page locks
@@ -311,7 +290,6 @@ impl QemuCache {
         {
             let mut queue = self.queue.lock();
             queue.resetting = None;
-            queue.reset = Some(Instant::now());
             queue.everything = None;
             queue.stale.clear();
         }
@@ -327,19 +305,6 @@ impl QemuCache {
         self.registrar().set_translation::<QemuEvents>();
         // Together with the translation hook and never from within a translation, which holds page locks.
         self.registrar().set_interrupt_safepoint::<QemuEvents>();
-    }
-}
-
-/// No code: it is found nowhere, so that everything must go.
-struct Nowhere;
-
-impl CodeMemory for Nowhere {
-    fn find(&self, _vaddr: GuestAddr) -> HostPlace {
-        HostPlace::Unknown
-    }
-
-    fn rewrite(&self, _vaddr: GuestAddr, _host: HostAddr) -> bool {
-        false
     }
 }
 

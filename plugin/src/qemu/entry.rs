@@ -204,7 +204,6 @@ impl Events for QemuEvents {
     fn block_translated(tb: *mut Tb) {
         let Some(plugin) = plugin() else { return };
         plugin.translated(&mut QemuBlock::<Self>::new(plugin, tb));
-        plugin.cache.serve_in_translation();
     }
 
     fn vcpu_started(vcpu: u32) {
