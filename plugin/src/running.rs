@@ -115,7 +115,7 @@ impl Plugin {
         Self {
             registry: Registry::new(Arc::clone(&cache) as Arc<_>),
             pending: Pending::new(arch),
-            landings: Landings::new(),
+            landings: Landings::new(machine.api.write_memory_vaddr.is_none()),
             landing_access: AtomicU8::new(0),
             knows_tasks: AtomicBool::new(false),
             verifier: parts.verify.then(Verifier::default),

@@ -219,7 +219,7 @@ impl Bench {
             names,
             locator,
             pending: Pending::new(arch()),
-            landings: Landings::new(),
+            landings: Landings::new(false),
             verifier: None,
             retranslated,
             can_retranslate,

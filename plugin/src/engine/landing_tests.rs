@@ -26,7 +26,7 @@ fn ensure(landings: &Landings, addr: GuestAddr) -> usize {
 
 #[test]
 fn code_is_dropped_once_for_each_address() {
-    let landings = Landings::new();
+    let landings = Landings::new(false);
     assert!(landings.get(BACK).is_none());
     assert_eq!(ensure(&landings, BACK), 1);
     assert_eq!(ensure(&landings, BACK), 0);
@@ -41,7 +41,7 @@ fn code_is_dropped_once_for_each_address() {
 
 #[test]
 fn code_that_could_not_be_dropped_is_tried_again() {
-    let landings = Landings::new();
+    let landings = Landings::new(false);
     assert!(!landings.ensure(BACK, || false));
     // Translated from now on it has the callback, but nobody knows what was translated before.
     assert!(landings.get(BACK).is_some());
@@ -52,7 +52,7 @@ fn code_that_could_not_be_dropped_is_tried_again() {
 
 #[test]
 fn retired_landings_are_told_and_come_back() {
-    let landings = Landings::new();
+    let landings = Landings::new(false);
     for n in 0..4 {
         ensure(&landings, at(n));
     }
@@ -70,7 +70,7 @@ fn retired_landings_are_told_and_come_back() {
 
 #[test]
 fn a_flush_gives_the_slots_of_those_that_are_gone_back() {
-    let landings = Landings::new();
+    let landings = Landings::new(false);
     // More than there are slots, over time.
     for round in 0..4 {
         for n in 0..30_000 {
@@ -88,7 +88,7 @@ fn a_flush_gives_the_slots_of_those_that_are_gone_back() {
 
 #[test]
 fn a_full_set_refuses() {
-    let landings = Landings::new();
+    let landings = Landings::new(false);
     let room = (0..80_000).filter(|n| landings.ensure(at(16 * n), || true)).count();
     assert!((30_000..=65_536).contains(&room), "{room}");
     assert_eq!(landings.all().len(), room);
@@ -98,7 +98,7 @@ fn a_full_set_refuses() {
 #[test]
 fn of_two_vcpus_at_a_new_address_both_drop_its_code_or_see_it_armed() {
     const ROUNDS: u64 = 10_000;
-    let landings = Landings::new();
+    let landings = Landings::new(false);
     // What the vCPUs last executed there: translated without the landing, or with it.
     let translated_with: Vec<AtomicU64> = (0..ROUNDS).map(|_| AtomicU64::new(0)).collect();
     let barrier = std::sync::Barrier::new(2);
@@ -125,7 +125,7 @@ fn of_two_vcpus_at_a_new_address_both_drop_its_code_or_see_it_armed() {
 /// A translation that comes between `retire`'s two steps must plant what will be kept.
 #[test]
 fn a_landing_that_is_kept_is_never_out_of_the_set() {
-    let landings = Landings::new();
+    let landings = Landings::new(false);
     ensure(&landings, BACK);
     let mut seen = false;
     landings.retire(|keep| {
@@ -139,7 +139,7 @@ fn a_landing_that_is_kept_is_never_out_of_the_set() {
 #[test]
 fn who_was_pushed_is_never_left_without_a_landing() {
     const ROUNDS: u64 = 100_000;
-    let (landings, pending) = (Landings::new(), Pending::new(qkprobe_arch::by_name("x86_64").expect("an ISA")));
+    let (landings, pending) = (Landings::new(false), Pending::new(qkprobe_arch::by_name("x86_64").expect("an ISA")));
     let retired = AtomicUsize::new(0);
     let done = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -188,4 +188,26 @@ fn who_was_pushed_is_never_left_without_a_landing() {
         }
     });
     assert!(retired.into_inner() > 0, "the two did meet");
+}
+
+/// Where code is only dropped by a flush, everybody who comes before it asks, and nobody after it.
+#[test]
+fn a_flush_arms_what_it_was_asked_for() {
+    let landings = Landings::new(true);
+    let asked = std::cell::Cell::new(0);
+    let ensure = || {
+        assert!(landings.ensure(GuestAddr(0x1000), || {
+            asked.set(asked.get() + 1);
+            true
+        }));
+    };
+    ensure();
+    ensure();
+    assert_eq!(asked.get(), 2);
+    landings.flushed();
+    ensure();
+    assert_eq!(asked.get(), 2);
+    assert_eq!(landings.retire(|_| {}), [GuestAddr(0x1000)]);
+    ensure();
+    assert_eq!(asked.get(), 3);
 }

@@ -30,6 +30,12 @@ const POLL: Duration = Duration::from_micros(100);
 /// How long the translation hook stays after the last probe went: the next may come soon.
 const LINGER: Duration = Duration::from_millis(300);
 
+/// The least time from a reset to one that is asked for by others than a hit: in between the guest gets on.
+const BETWEEN: Duration = Duration::from_millis(100);
+/// How long another vCPU has for leaving its block and asking all to stop for its reset: then this one does, before its next
+/// block.
+const LEAVING: Duration = Duration::from_millis(5);
+
 /// Code that must be translated again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
@@ -79,6 +85,8 @@ struct Queue {
     in_service: Vec<u64>,
     /// The oldest request that waits for a reset to be done.
     resetting: Option<u64>,
+    /// When the last reset was.
+    reset: Option<Instant>,
     /// The hook is not wanted any more, since then.
     unhooked: Option<Instant>,
     /// The number of the next request.
@@ -137,7 +145,8 @@ impl QemuCache {
         let mut queue = self.queue.lock();
         queue.fresh = false;
         if !queue.stale.is_empty() || queue.everything.is_some() {
-            return Wanted::Now;
+            let soon = self.too_soon(&queue);
+            return if soon.is_zero() { Wanted::Now } else { Wanted::In(soon) };
         }
         // Where QEMU tells of interrupts, the reset can wait for one: a guest that sleeps has no use for it.
         let Some(since) = queue.unhooked.filter(|_| self.api.register_vcpu_discon_cb.is_none()) else {
@@ -145,6 +154,13 @@ impl QemuCache {
         };
         let left = LINGER.saturating_sub(since.elapsed());
         if left.is_zero() { Wanted::Now } else { Wanted::In(left) }
+    }
+
+    /// How long what waits has to wait, because a reset would be too soon after the last one.
+    fn too_soon(&self, queue: &Queue) -> Duration {
+        let by_reset = self.api.write_memory_vaddr.is_none() || queue.everything.is_some();
+        let last = queue.reset.filter(|_| by_reset);
+        last.map_or(Duration::ZERO, |reset| BETWEEN.saturating_sub(reset.elapsed()))
     }
 
     /// Asks for new translation of these.
@@ -216,6 +232,9 @@ impl QemuCache {
         // when it asks for more.
         let (mut stale, mut reset, oldest) = {
             let mut queue = self.queue.lock();
+            if !self.too_soon(&queue).is_zero() {
+                return;
+            }
             let unhook = queue.unhooked.is_some_and(|since| since.elapsed() >= LINGER);
             if unhook {
                 queue.unhooked = None;
@@ -264,8 +283,10 @@ impl QemuCache {
             Dropped::Done => true,
             Dropped::NotMapped => false,
             Dropped::ByReset => {
-                // Takes effect before the next block.
-                self.waker.reset::<QemuEvents>();
+                // Takes effect before the next block; that of another vCPU when that has left its own.
+                if !self.waker.reset::<QemuEvents>() {
+                    std::thread::sleep(LEAVING);
+                }
                 true
             }
         }
@@ -290,6 +311,7 @@ impl QemuCache {
         {
             let mut queue = self.queue.lock();
             queue.resetting = None;
+            queue.reset = Some(Instant::now());
             queue.everything = None;
             queue.stale.clear();
         }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{Api, Id};
 use super::shapes::{Events, Registrar};
-use crate::primitive::Mutex;
+use crate::primitive::{Mutex, ThreadId, current_thread};
 
 /// How soon the sleepers are woken again, and how seldom it gets.
 const FIRST: Duration = Duration::from_millis(1);
@@ -44,8 +44,8 @@ pub(crate) struct Waker {
     change: Mutex<Option<Instant>>,
     /// The resume callback may be registered.
     registered: AtomicBool,
-    /// Somebody asked for a reset that is not done.
-    resetting: AtomicBool,
+    /// Who asked for a reset that is not done. Nothing else is locked while this is.
+    resetting: Mutex<Option<ThreadId>>,
     about_to: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Waker {
             thread: OnceLock::new(),
             change: Mutex::new(None),
             registered: AtomicBool::new(false),
-            resetting: AtomicBool::new(false),
+            resetting: Mutex::new(None),
             about_to: ABOUT_TO,
         }
     }
@@ -97,7 +97,7 @@ impl Waker {
     fn wake<E: Events>(&self, turn: bool) {
         {
             let quiet = self.change.lock();
-            if self.resetting.load(Ordering::SeqCst) && quiet.is_some_and(|until| Instant::now() < until) {
+            if self.resetting.lock().is_some() && quiet.is_some_and(|until| Instant::now() < until) {
                 return;
             }
             self.registered.store(true, Ordering::SeqCst);
@@ -115,16 +115,19 @@ impl Waker {
         self.registered.store(false, Ordering::SeqCst);
     }
 
-    /// Drops all code and all callbacks, on a vCPU's thread, when that has left the block that it is in.
-    pub(crate) fn reset<E: Events>(&self) {
-        self.resetting.store(true, Ordering::SeqCst);
+    /// Drops all code and all callbacks, on a vCPU's thread, when that has left the block that it is in. False: another
+    /// vCPU has asked for that, and QEMU forgets that this one did.
+    pub(crate) fn reset<E: Events>(&self) -> bool {
+        let me = current_thread();
+        let first = *self.resetting.lock().get_or_insert(me);
         self.registrar.reset::<E>();
+        first == me
     }
 
     /// The code cache was flushed. If that is for a reset, the callbacks go next: a vCPU that is about to call one comes
     /// first.
     pub(crate) fn flushed(&self) {
-        if !self.resetting.load(Ordering::SeqCst) {
+        if self.resetting.lock().is_none() {
             return;
         }
         let start = Instant::now();
@@ -143,7 +146,7 @@ impl Waker {
     /// All callbacks are gone.
     pub(crate) fn was_reset(&self) {
         self.registered.store(false, Ordering::SeqCst);
-        self.resetting.store(false, Ordering::SeqCst);
+        *self.resetting.lock() = None;
     }
 }
 

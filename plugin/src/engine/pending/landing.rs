@@ -52,6 +52,8 @@ pub(crate) struct Landings {
     pages: Box<[AtomicU64]>,
     /// A flush moves landings to other slots; nobody looks through all of them meanwhile.
     moving: Mutex<()>,
+    /// Code is only dropped by a flush, which comes some time after it was asked for: until then a landing is not armed.
+    by_flush: bool,
 }
 
 fn hash(value: u64, bits: u32) -> usize {
@@ -59,8 +61,9 @@ fn hash(value: u64, bits: u32) -> usize {
 }
 
 impl Landings {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(by_flush: bool) -> Self {
         Self {
+            by_flush,
             slots: (0..SLOTS).map(|_| Landing { addr: AtomicU64::new(0), state: AtomicU32::new(NEW) }).collect(),
             pages: (0..FILTER_BITS / 64).map(|_| AtomicU64::new(0)).collect(),
             moving: Mutex::new(()),
@@ -126,6 +129,10 @@ impl Landings {
         if !retranslate() {
             return false;
         }
+        if self.by_flush {
+            // Another vCPU that comes by asks as well.
+            return true;
+        }
         // Unless it was taken away meanwhile: whoever did that saw the caller's instance, and keeps the landing.
         let _ = slot.state.compare_exchange(NEW, ARMED, Ordering::SeqCst, Ordering::SeqCst);
         true
@@ -152,14 +159,14 @@ impl Landings {
     }
 
     /// The code cache was flushed, with all vCPUs stopped: no translated code holds a slot, so those that are gone are
-    /// given back.
+    /// given back. All that is translated from here on knows the others.
     pub(crate) fn flushed(&self) {
         let _one = self.moving.lock();
         let mut kept = Vec::new();
         for slot in &self.slots {
             let (addr, state) = (slot.addr.load(Ordering::Relaxed), slot.state.load(Ordering::Relaxed));
             if addr != 0 && state != GONE {
-                kept.push((addr, state));
+                kept.push((addr, if state == NEW { ARMED } else { state }));
             }
             slot.addr.store(0, Ordering::Relaxed);
             slot.state.store(NEW, Ordering::Relaxed);
