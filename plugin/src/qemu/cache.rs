@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_micros(100);
 const LINGER: Duration = Duration::from_millis(300);
 
 /// The least time from a reset to one that is asked for by others than a hit: in between the guest gets on.
-const BETWEEN: Duration = Duration::from_millis(100);
+const BETWEEN: Duration = Duration::from_millis(10);
 /// How long another vCPU has for leaving its block and asking all to stop for its reset: then this one does, before its next
 /// block.
 const LEAVING: Duration = Duration::from_millis(5);
