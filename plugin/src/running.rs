@@ -34,6 +34,7 @@ use crate::qemu::guest::VcpuGuest;
 use crate::qemu::host_memory::{self, HostAddr};
 use crate::qemu::inline_count::InlineCounters;
 use crate::qemu::memory::Translation;
+use crate::qemu::shapes::Registrar;
 use crate::qemu::vcpus::{QemuVcpu, Vcpus};
 use crate::record::ring::Ring;
 use crate::record::{Notice, WriterHandle};
@@ -111,11 +112,11 @@ pub(crate) struct Parts {
 impl Plugin {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { machine, arch, .. } = parts;
-        let cache = Arc::new(QemuCache::new(machine.api, machine.id));
+        let cache = Arc::new(QemuCache::new(Registrar { api: machine.api, id: machine.id }));
         Self {
             registry: Registry::new(Arc::clone(&cache) as Arc<_>),
             pending: Pending::new(arch),
-            landings: Landings::new(machine.api.write_memory_vaddr.is_none()),
+            landings: Landings::new(machine.api.drops_code_by_reset()),
             landing_access: AtomicU8::new(0),
             knows_tasks: AtomicBool::new(false),
             verifier: parts.verify.then(Verifier::default),
@@ -152,7 +153,7 @@ impl Plugin {
     /// # Errors
     /// What the registry refuses, or the socket.
     pub(crate) fn begin(&'static self, events: Events, prepared: Vec<Prepared>) -> Result<(), String> {
-        self.cache.registrar().register_lifetime::<QemuEvents>();
+        self.cache.registrar.register_lifetime::<QemuEvents>();
         self.cache.start_waker()?;
         let watch = !prepared.is_empty();
         {
@@ -282,18 +283,22 @@ impl Plugin {
         agree(guest, vaddr, host, 4.min(PAGE - vaddr.0 as usize % PAGE))
     }
 
-    /// RAM is contiguous for the host as far as it is for the guest. Whether the two hold the same there is to be looked at.
-    fn host_of_ram(&self, guest: &VcpuGuest, physical: u64) -> Option<HostAddr> {
-        let (start, start_host) = self.locator.as_ref()?.start_running()?;
-        let start_physical = guest.physical(Space::Kernel, start)?;
-        Some(HostAddr(start_host.0.wrapping_add(physical.wrapping_sub(start_physical) as usize)))
+    /// Where a place of the kernel lies in physical and in the host's memory. RAM is contiguous for the host as far as it is for
+    /// the guest; whether the two hold the same elsewhere is to be looked at.
+    fn ram_of_kernel(&self, guest: &VcpuGuest) -> Option<(u64, HostAddr)> {
+        let (start, host) = self.locator.as_ref()?.start_running()?;
+        Some((guest.physical(Space::Kernel, start)?, host))
     }
 
-    /// The other way round.
+    fn host_of_ram(&self, guest: &VcpuGuest, physical: u64) -> Option<HostAddr> {
+        let (start, host) = self.ram_of_kernel(guest)?;
+        Some(HostAddr(host.0.wrapping_add(physical.wrapping_sub(start) as usize)))
+    }
+
+    /// The physical address of a place in the host's memory.
     pub(crate) fn physical_of(&self, guest: &VcpuGuest, host: HostAddr) -> Option<u64> {
-        let (start, start_host) = self.locator.as_ref()?.start_running()?;
-        let start_physical = guest.physical(Space::Kernel, start)?;
-        Some(start_physical.wrapping_add(host.0.wrapping_sub(start_host.0) as u64))
+        let (start, start_host) = self.ram_of_kernel(guest)?;
+        Some(start.wrapping_add(host.0.wrapping_sub(start_host.0) as u64))
     }
 
     /// Where a page of data lies in the host's memory, if that is certain: all of it reads the same on both sides.

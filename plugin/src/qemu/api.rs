@@ -123,3 +123,10 @@ table! {
         set_pc = c"qemu_plugin_set_pc": fn(u64) -> c_int;
     }
 }
+
+impl Api {
+    /// Nothing drops some code: API 4 cannot write memory, so all code goes, by a reset.
+    pub(crate) fn drops_code_by_reset(&self) -> bool {
+        self.write_memory_vaddr.is_none()
+    }
+}

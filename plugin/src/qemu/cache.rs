@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use qkprobe_arch::GuestAddr;
 
-use super::api::{Api, Id};
 use super::entry::QemuEvents;
 use super::host_memory::{self, HostAddr};
 use super::shapes::Registrar;
@@ -29,7 +28,6 @@ use crate::registry::{CodeCache, Place};
 const POLL: Duration = Duration::from_micros(100);
 /// How long the translation hook stays after the last probe went: the next may come soon.
 const LINGER: Duration = Duration::from_millis(300);
-
 /// The least time from a reset to one that is asked for by others than a hit: in between the guest gets on.
 const BETWEEN: Duration = Duration::from_millis(10);
 /// How long another vCPU has for leaving its block and asking all to stop for its reset: then this one does, before its next
@@ -64,8 +62,7 @@ pub(crate) trait CodeMemory {
 /// QEMU's code cache.
 #[derive(Debug)]
 pub(crate) struct QemuCache {
-    api: &'static Api,
-    id: Id,
+    pub(crate) registrar: Registrar<'static>,
     /// Set once the guest may have translated anything: until then there is nothing to drop.
     running: AtomicBool,
     /// `queue` is not empty: looked at without the lock.
@@ -108,20 +105,15 @@ impl Queue {
 }
 
 impl QemuCache {
-    pub(crate) fn new(api: &'static Api, id: Id) -> Self {
+    pub(crate) fn new(registrar: Registrar<'static>) -> Self {
         Self {
-            api,
-            id,
+            registrar,
             running: AtomicBool::new(false),
             pending: AtomicBool::new(false),
             queue: Mutex::new(Queue::default()),
             hooked: AtomicBool::new(false),
-            waker: Waker::new(api, id),
+            waker: Waker::new(registrar),
         }
-    }
-
-    pub(crate) fn registrar(&self) -> Registrar<'static> {
-        Registrar { api: self.api, id: self.id }
     }
 
     /// A vCPU exists: from here on there may be translated code.
@@ -149,7 +141,7 @@ impl QemuCache {
             return if soon.is_zero() { Wanted::Now } else { Wanted::In(soon) };
         }
         // Where QEMU tells of interrupts, the reset can wait for one: a guest that sleeps has no use for it.
-        let Some(since) = queue.unhooked.filter(|_| self.api.register_vcpu_discon_cb.is_none()) else {
+        let Some(since) = queue.unhooked.filter(|_| self.registrar.api.register_vcpu_discon_cb.is_none()) else {
             return Wanted::Never;
         };
         let left = LINGER.saturating_sub(since.elapsed());
@@ -158,7 +150,7 @@ impl QemuCache {
 
     /// How long what waits has to wait, because a reset would be too soon after the last one.
     fn too_soon(&self, queue: &Queue) -> Duration {
-        let by_reset = self.api.write_memory_vaddr.is_none() || queue.everything.is_some();
+        let by_reset = self.registrar.api.drops_code_by_reset() || queue.everything.is_some();
         let last = queue.reset.filter(|_| by_reset);
         last.map_or(Duration::ZERO, |reset| BETWEEN.saturating_sub(reset.elapsed()))
     }
@@ -293,16 +285,11 @@ impl QemuCache {
     }
 
     fn drop_code(&self, vaddr: GuestAddr, place: HostPlace, code: &impl CodeMemory) -> Dropped {
-        match (self.api.write_memory_vaddr, place) {
-            (Some(_), HostPlace::Unmapped) => Dropped::NotMapped,
-            (Some(_), HostPlace::Known(host)) => {
-                if rewrite(code, vaddr, host) {
-                    Dropped::Done
-                } else {
-                    Dropped::NotMapped
-                }
-            }
-            (None, _) | (_, HostPlace::Unknown) => Dropped::ByReset,
+        match place {
+            _ if self.registrar.api.drops_code_by_reset() => Dropped::ByReset,
+            HostPlace::Unknown => Dropped::ByReset,
+            HostPlace::Known(host) if rewrite(code, vaddr, host) => Dropped::Done,
+            HostPlace::Known(_) | HostPlace::Unmapped => Dropped::NotMapped,
         }
     }
 
@@ -316,7 +303,7 @@ impl QemuCache {
             queue.stale.clear();
         }
         self.waker.was_reset();
-        self.registrar().register_lifetime::<QemuEvents>();
+        self.registrar.register_lifetime::<QemuEvents>();
         // A thread that wants the hook just now sets the mark first and then registers it: once more does no harm.
         if self.hooked.load(Ordering::SeqCst) {
             self.register_hook();
@@ -324,9 +311,9 @@ impl QemuCache {
     }
 
     fn register_hook(&self) {
-        self.registrar().set_translation::<QemuEvents>();
+        self.registrar.set_translation::<QemuEvents>();
         // Together with the translation hook and never from within a translation, which holds page locks.
-        self.registrar().set_interrupt_safepoint::<QemuEvents>();
+        self.registrar.set_interrupt_safepoint::<QemuEvents>();
     }
 }
 

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::api::{Api, Id};
 use super::shapes::{Events, Registrar};
 use crate::primitive::{Mutex, ThreadId, current_thread};
 
@@ -40,7 +39,8 @@ pub(crate) enum Wanted {
 pub(crate) struct Waker {
     registrar: Registrar<'static>,
     thread: OnceLock<Thread>,
-    /// Until when a reset that is not done keeps anything from being registered. Held around each change of `registered` but the one by a reset.
+    /// Until when a reset that is not done keeps anything from being registered. Held around each change of `registered` but
+    /// the one by a reset.
     change: Mutex<Option<Instant>>,
     /// The resume callback may be registered.
     registered: AtomicBool,
@@ -50,9 +50,9 @@ pub(crate) struct Waker {
 }
 
 impl Waker {
-    pub(crate) fn new(api: &'static Api, id: Id) -> Self {
+    pub(crate) fn new(registrar: Registrar<'static>) -> Self {
         Self {
-            registrar: Registrar { api, id },
+            registrar,
             thread: OnceLock::new(),
             change: Mutex::new(None),
             registered: AtomicBool::new(false),
@@ -157,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::engine::fake;
+    use crate::qemu::api::{Api, Id};
     use crate::qemu::entry::QemuEvents;
 
     /// QEMU's list of resume callbacks: one entry or none.
@@ -186,7 +187,7 @@ mod tests {
             ..fake::api()
         }));
         // However slow this machine is just now.
-        let waker = Waker { about_to: Duration::from_secs(30), ..Waker::new(api, 1) };
+        let waker = Waker { about_to: Duration::from_secs(30), ..Waker::new(Registrar { api, id: 1 }) };
         let over = AtomicBool::new(false);
         let resumed = AtomicU32::new(0);
         std::thread::scope(|scope| {
