@@ -7,7 +7,7 @@ mod guest;
 
 use std::collections::BTreeSet;
 
-use common::returns::assert_all_accounted;
+use common::returns::{assert_all_accounted, assert_all_returned, assert_sleepers_are_pending, with_counts};
 use common::{TraceLine, assert_hits, field, image, of, symbol, trace_lines, value};
 use guest::{KERNEL, QEMU, assert_none_lost, boot, instructions, word};
 use qkprobe_arch::{Flow, GuestAddr, Insn};
@@ -143,7 +143,8 @@ const NEVER: [&str; 2] = ["sys_exit_group", "do_exit"];
 /// Windows are spilled and filled between a call and its return, in the kernel and in processes; tasks take turns.
 #[test]
 fn returns_in_a_loaded_guest() {
-    let mut boot = boot(QEMU).plugin_arg("out=/dev/null").script([
+    let functions = || RETURN.into_iter().chain(NEVER).chain(["schedule"]);
+    let boot = boot(QEMU).plugin_arg("out=/dev/null").script([
         "openclose 300 /init",
         "background procs 3 pipe 100",
         "background fork 20",
@@ -154,21 +155,13 @@ fn returns_in_a_loaded_guest() {
         "threads 4 sleep 100",
         "tasks",
     ]);
-    for function in RETURN.iter().chain(&NEVER).chain(&["schedule"]) {
-        boot = boot
-            .plugin_arg(format!("count=p:p_{function} {function}"))
-            .plugin_arg(format!("count=r:r_{function} {function}"));
-    }
-    let boot = boot.run_ok();
+    let boot = with_counts(boot, functions()).run_ok();
     let summary = boot.summary();
     let returns = |function: &str| summary.probe(&format!("r_{function}"));
-    for function in RETURN.iter().chain(&NEVER).chain(&["schedule"]) {
+    for function in functions() {
         assert_all_accounted(&summary, &format!("p_{function}"), &format!("r_{function}"));
     }
-    for function in RETURN {
-        let probe = returns(function);
-        assert!(probe.hits > 0 && (probe.pending, probe.abandoned) == (0, 0), "{probe:?}\n{}", boot.stderr);
-    }
+    assert_all_returned(&boot.stderr, &summary, &RETURN);
     // 6 twice; 20 by the first task, 10 by each of two threads; a child of each background, 3 and 2 of procs, and as many of the
     // three pipes.
     let forks = 12 + 20 + 20 + 3 + 3 + 2 + 3;
@@ -179,10 +172,8 @@ fn returns_in_a_loaded_guest() {
     for function in NEVER {
         assert_eq!(returns(function).hits, 0, "{function}");
     }
-    // Who sleeps does it in schedule(). Between the count and the power-off a few kernel threads begin or end.
-    let asleep = boot.qk("tasks").number("asleep") as u64;
+    assert_sleepers_are_pending(&boot.stderr, &boot, &summary, 10);
     let schedule = returns("schedule");
-    assert!(asleep > 10 && schedule.pending.abs_diff(asleep) <= 5, "{asleep} asleep: {schedule:?}");
     assert_eq!(schedule.abandoned, 0, "{schedule:?}");
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use qkprobe_symbols::KernelImage;
 use qkprobe_tests::{GuestKernel, Qemu};
 
-use crate::common::returns::{self, assert_all_accounted, assert_turns};
+use crate::common::returns::{self, Loaded, assert_turns};
 use crate::common::{assert_hits, image, int, symbol, trace_lines, value};
 use crate::{BLR, KERNELS, behind_calls, boot, branch, words};
 
@@ -138,9 +138,6 @@ fn recursion_and_maxactive() {
 const RETURN: [&str; 8] =
     ["do_sys_openat2", "vfs_read", "vfs_write", "sys_execve", "sys_clone", "sys_wait4", "sys_read", "kernel_clone"];
 
-/// Functions that never do.
-const NEVER: [&str; 3] = ["sys_exit_group", "sys_exit", "do_exit"];
-
 /// The ways out of a function: returns, and jumps elsewhere.
 #[track_caller]
 fn ways_out(image: &KernelImage, function: &str) -> Vec<u64> {
@@ -154,57 +151,9 @@ fn ways_out(image: &KernelImage, function: &str) -> Vec<u64> {
 
 #[track_caller]
 fn check_loaded(qemu: Qemu, kernel: GuestKernel, smp: u32) {
-    let image = image(kernel);
-    let mut boot = boot(qemu, kernel, smp).plugin_arg("out=/dev/null").script([
-        "threads 2 openclose 300 /init",
-        "background procs 3 pipe 200",
-        "background fork 20",
-        "procs 2 exec 6",
-        "threads 2 fork 10",
-        "wait",
-        "threads 4 sleep 100",
-        "tasks",
-    ]);
-    let functions = || RETURN.iter().chain(&NEVER).chain(&["schedule"]);
-    for function in functions() {
-        boot = boot
-            .plugin_arg(format!("count=p:p_{function} {function}"))
-            .plugin_arg(format!("count=r:r_{function} {function}"));
-    }
-    for offset in ways_out(&image, "schedule") {
-        boot = boot.plugin_arg(format!("count=p:out_{offset} schedule+{offset}"));
-    }
-    let boot = boot.plugin_arg("count=p:dead do_task_dead").run_ok();
-    let what = format!("{qemu}, {}\n{}", kernel.name(), boot.stderr);
-    let summary = boot.summary();
-    let returns = |function: &str| summary.probe(&format!("r_{function}"));
-    for function in functions() {
-        assert_all_accounted(&summary, &format!("p_{function}"), &format!("r_{function}"));
-    }
-    for function in RETURN {
-        let probe = returns(function);
-        assert!(probe.hits > 0 && (probe.pending, probe.abandoned) == (0, 0), "{probe:?}, {what}");
-    }
-    // 6 twice; 20 by the first task, 10 by each of two threads; a child of each background, 3 of procs, and as many of theirs.
-    let forks = 12 + 20 + 20 + 2 + 3 + 3 + 2;
-    assert_eq!(returns("sys_execve").hits, 12, "{what}");
-    assert_eq!(returns("sys_wait4").hits, forks, "{what}");
-    // None stays on a dead task.
-    let lost = |function: &str| (returns(function).hits, returns(function).pending, returns(function).abandoned);
-    assert_eq!(lost("sys_exit_group"), (0, 0, forks), "{what}");
-    // Two, two, and four threads.
-    assert_eq!(lost("sys_exit"), (0, 0, 8), "{what}");
-    // A kernel thread that ends when the power goes off may not come to its end.
-    let (entered, dead) = (summary.probe("p_do_exit").hits, summary.probe("dead").hits);
-    assert!(dead >= forks + 8 && entered - dead <= 1, "{what}");
-    assert_eq!(lost("do_exit"), (0, entered - dead, dead), "{what}");
-
-    let schedule = returns("schedule");
-    let out: u64 = summary.probes.iter().filter(|probe| probe.name.starts_with("out_")).map(|probe| probe.hits).sum();
-    assert_eq!((schedule.hits, schedule.abandoned), (out, 0), "{what}");
-    // Who sleeps does it in schedule(). Between the count and the power-off a few kernel threads begin or end.
-    let asleep = boot.qk("tasks").number("asleep") as u64;
-    assert!(asleep > 10 && schedule.pending.abs_diff(asleep) <= 5, "{asleep} asleep: {schedule:?}, {what}");
+    let ways_out = ways_out(&image(kernel), "schedule");
+    let loaded = Loaded { call: "sys_", returning: &RETURN, ways_out, asleep: 10 };
+    loaded.check(&format!("{qemu}, {}", kernel.name()), boot(qemu, kernel, smp));
 }
 
 #[test]

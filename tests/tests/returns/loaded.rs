@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use qkprobe_arch::{Flow, GuestAddr};
 use qkprobe_symbols::{KernelImage, Lookup};
-use qkprobe_tests::{Boot, BootResult, GuestKernel, Qemu, Threads};
+use qkprobe_tests::{Boot, GuestKernel, Qemu, Threads};
 
 use super::KERNEL;
-use super::common::returns::assert_all_accounted;
+use super::common::returns::{FORKS, Loaded, assert_all_accounted};
 use super::common::{image, instructions, symbol};
 
 /// Functions that return, always.
@@ -23,76 +23,25 @@ const RETURN: [&str; 9] = [
     "kernel_clone",
 ];
 
-/// Functions that never do.
-const NEVER: [&str; 3] = ["__x64_sys_exit_group", "__x64_sys_exit", "do_exit"];
-
-/// Two vCPUs with much to do: threads, processes, pipes, programs, in front and behind.
-fn loaded(qemu: Qemu, kernel: GuestKernel, threads: Threads) -> BootResult {
-    let image = image(kernel);
-    let mut boot =
-        Boot::new(qemu, kernel).smp(2).threads(threads).append("quiet").plugin_arg("out=/dev/null").script([
-            "threads 2 openclose 300 /init",
-            "background procs 3 pipe 200",
-            "background fork 20",
-            "procs 2 exec 6",
-            "threads 2 fork 10",
-            "wait",
-            "threads 4 sleep 100",
-            "tasks",
-        ]);
-    for function in RETURN.iter().chain(&NEVER).chain(&["schedule"]) {
-        boot = boot
-            .plugin_arg(format!("count=p:p_{function} {function}"))
-            .plugin_arg(format!("count=r:r_{function} {function}"));
-    }
-    boot = boot.plugin_arg("count=p:dead do_task_dead");
-    // Every way out of schedule(): into the return thunk, or into another function.
-    let (start, size) = symbol(&image, "schedule");
+/// Every way out of schedule(): into the return thunk, or into another function.
+fn ways_out(image: &KernelImage) -> Vec<u64> {
+    let (start, size) = symbol(image, "schedule");
     let leaves = |flow: Flow| match flow {
         Flow::Jump { target } | Flow::Branch { target } => !(start..start + size).contains(&target.0),
         Flow::Return => true,
         _ => false,
     };
-    for (offset, _) in instructions(&image, "schedule").iter().filter(|(_, insn)| leaves(insn.flow)) {
-        boot = boot.plugin_arg(format!("count=p:out_{offset} schedule+{offset}"));
-    }
-    boot.run_ok()
+    let insns = instructions(image, "schedule");
+    insns.iter().filter(|(_, insn)| leaves(insn.flow)).map(|(offset, _)| *offset).collect()
 }
 
 #[track_caller]
 fn check_loaded(qemu: Qemu, kernel: GuestKernel, threads: Threads) {
-    let boot = loaded(qemu, kernel, threads);
-    let what = format!("{qemu}, {}, {threads:?}\n{}", kernel.name(), boot.stderr);
-    let summary = boot.summary();
-    let returns = |function: &str| summary.probe(&format!("r_{function}"));
-    for function in RETURN.iter().chain(&NEVER).chain(&["schedule"]) {
-        assert_all_accounted(&summary, &format!("p_{function}"), &format!("r_{function}"));
-    }
-    for function in RETURN {
-        let probe = returns(function);
-        assert!(probe.hits > 0 && (probe.pending, probe.abandoned) == (0, 0), "{probe:?}, {what}");
-    }
-    // 6 twice; 20 by the first task, 10 by each of two threads; a child of each background, 3 of procs, and as many of theirs.
-    let forks = 12 + 20 + 20 + 2 + 3 + 3 + 2;
-    assert_eq!(returns("__x64_sys_execve").hits, 12, "{what}");
-    assert_eq!(returns("__x64_sys_clone").hits, forks, "{what}");
-    assert_eq!(returns("__x64_sys_wait4").hits, forks, "{what}");
-    // None stays on a dead task.
-    let lost = |function: &str| (returns(function).hits, returns(function).pending, returns(function).abandoned);
-    assert_eq!(lost("__x64_sys_exit_group"), (0, 0, forks), "{what}");
-    // Two, two, and four threads.
-    assert_eq!(lost("__x64_sys_exit"), (0, 0, 8), "{what}");
-    // A kernel thread that ends when the power goes off may not come to its end.
-    let (entered, dead) = (summary.probe("p_do_exit").hits, summary.probe("dead").hits);
-    assert!(dead >= forks + 8 && entered - dead <= 1, "{what}");
-    assert_eq!(lost("do_exit"), (0, entered - dead, dead), "{what}");
-
-    let schedule = returns("schedule");
-    let out: u64 = summary.probes.iter().filter(|probe| probe.name.starts_with("out_")).map(|probe| probe.hits).sum();
-    assert_eq!((schedule.hits, schedule.abandoned), (out, 0), "{what}");
-    // Who sleeps does it in schedule(). Between the count and the power-off a few kernel threads begin or end.
-    let asleep = boot.qk("tasks").number("asleep") as u64;
-    assert!(asleep > 20 && schedule.pending.abs_diff(asleep) <= 5, "{asleep} asleep: {schedule:?}, {what}");
+    let boot = Boot::new(qemu, kernel).smp(2).threads(threads).append("quiet");
+    let what = format!("{qemu}, {}, {threads:?}", kernel.name());
+    let ways_out = ways_out(&image(kernel));
+    let summary = Loaded { call: "__x64_sys_", returning: &RETURN, ways_out, asleep: 20 }.check(&what, boot);
+    assert_eq!(summary.probe("r___x64_sys_clone").hits, FORKS, "{what}");
 }
 
 #[test]
