@@ -5,18 +5,19 @@ use std::time::Duration;
 
 pub use qkprobe_harness::Threads;
 
+use crate::PATIENCE;
 use crate::cache::{Cache, Qemu};
 use crate::kernels::GuestKernel;
 use crate::result::BootResult;
 use crate::running::{BootError, Running};
 
 /// How long a boot may take before it is killed, if nobody says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(2 * PATIENCE.as_secs());
 /// The guest's second serial port, in the boot's folder.
 pub(crate) const SECOND_SERIAL: &str = "serial2";
 
 /// One boot to be made. The defaults: 1 CPU, the memory that the machine's kernels need (256 or 512 MB),
-/// [`Threads::Multi`] where the machine has more than one CPU, no plugin, no script, two minutes.
+/// [`Threads::Multi`] where the machine has more than one CPU, no plugin, no script, ten minutes.
 #[derive(Clone, Debug)]
 pub struct Boot {
     qemu: Qemu,

@@ -3,19 +3,17 @@
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use qkprobe_harness::Error;
 use qkprobe_harness::control::Control;
 use serde_json::{Value, json};
 
+use crate::PATIENCE;
 use crate::boot::Boot;
 use crate::running::Running;
 
 /// The control socket of [`Boot::control`], in the boot's folder, which is QEMU's.
 const SOCKET: &str = "control.sock";
-/// How long a reply may take, on a machine that does other things as well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Boot {
     /// Loads the plugin with a control socket: see [`ControlClient::connect`].

@@ -2,13 +2,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::PATIENCE;
 use crate::boot::Boot;
-use crate::control::{ControlClient, PATIENCE, connect};
+use crate::control::ControlClient;
 use crate::result::BootResult;
 use crate::running::Running;
 
@@ -23,15 +25,21 @@ impl Boot {
     /// Gives the guest a port at which its script waits for [`Gate::open`]: the line [`gate`].
     #[must_use]
     pub fn gates(self) -> Self {
-        let path = if self.kernel().arch().asks_at_gates() { ASKING_GATE } else { GATE };
-        self.second_port(format!("socket,path={path},server=on,wait=off"))
+        let device = gate_device(self.kernel().arch().asks_at_gates());
+        self.second_port(device)
     }
+}
+
+/// The character device of QEMU's behind the guest's second serial port, for who makes the command line by himself.
+#[must_use]
+pub fn gate_device(asks: bool) -> String {
+    format!("socket,path={},server=on,wait=off", if asks { ASKING_GATE } else { GATE })
 }
 
 /// The line of a script that waits until the test opens this gate.
 #[must_use]
 pub fn gate(name: &str) -> String {
-    format!("until 100000 /dev/ttyS1 open-{name}.")
+    format!("until 1000000 /dev/ttyS1 open-{name}.")
 }
 
 /// The test's hand on the gates of a guest ([`Boot::gates`]).
@@ -50,14 +58,29 @@ impl Gate {
     #[must_use]
     #[track_caller]
     pub fn of(running: &Running) -> Self {
-        let (asks, hears) = (running.folder().join(ASKING_GATE), running.folder().join(GATE));
-        // Which of the two it is, is known when QEMU has made it.
+        Self::within(running.folder(), || running.status().map(|_| running.stderr()))
+    }
+
+    /// The gates of a guest whose QEMU works in this folder; `over` tells what it said if it has ended.
+    ///
+    /// # Panics
+    /// There are none.
+    #[must_use]
+    #[track_caller]
+    pub fn within(folder: &Path, over: impl Fn() -> Option<String>) -> Self {
         let start = Instant::now();
-        while !asks.exists() && !hears.exists() && start.elapsed() < PATIENCE {
+        // Which of the two it is, is known when QEMU has made it.
+        let (port, asks) = loop {
+            let said = over();
+            let connect = |name: &str| UnixStream::connect(folder.join(name)).ok();
+            let port = connect(GATE).map(|port| (port, false)).or_else(|| Some((connect(ASKING_GATE)?, true)));
+            if let Some(port) = port {
+                break port;
+            }
+            assert!(said.is_none() && start.elapsed() < PATIENCE, "no gates: {said:?}");
             thread::sleep(Duration::from_millis(5));
-        }
-        let questions: Option<Arc<AtomicU32>> = asks.exists().then(Arc::default);
-        let port = connect(running, if questions.is_some() { ASKING_GATE } else { GATE });
+        };
+        let questions: Option<Arc<AtomicU32>> = asks.then(Arc::default);
         // The terminal's echo is of no use, and must not fill the socket.
         let mut echo = port.try_clone().expect("a socket can be cloned");
         let count = questions.clone();
@@ -83,26 +106,41 @@ impl Gate {
     /// It does not come.
     #[track_caller]
     pub fn open(&mut self, running: &Running, name: &str, text: &str) {
+        // Asked in this order: what an ended QEMU has left comes before its end.
+        let seen = || running.status().is_some() || running.console().contains(text);
+        let seen = self.open_until(name, seen) && (**running).wait_for_console(text, PATIENCE).is_ok();
+        assert!(seen, "no {text:?} behind gate {name}:\n{}\n{}", running.console(), running.stderr());
+    }
+
+    /// Opens a gate, again and again until `seen`; returns whether that came.
+    pub fn open_until(&mut self, name: &str, mut seen: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
         let mut sent: Option<Instant> = None;
-        while !running.console().contains(text) {
-            assert!(start.elapsed() < PATIENCE, "no {text:?} behind gate {name}:\n{}", running.console());
+        while !seen() {
+            if start.elapsed() > PATIENCE {
+                return false;
+            }
             // To a question, or again and again: what comes before the guest opens its port is lost.
             let due = match &self.questions {
                 Some(questions) => questions.swap(0, Ordering::Relaxed) > 0,
                 None => sent.is_none_or(|sent| sent.elapsed() > Duration::from_millis(300)),
             };
             if due {
-                // The last byte ends a `read` like the end of a file.
-                self.port.write_all(format!("open-{name}.\n\x04").as_bytes()).expect("QEMU reads the port");
+                // The last byte ends a `read` like the end of a file. A QEMU that ends just now reads nothing any more.
+                let _ = self.port.write_all(format!("open-{name}.\n\x04").as_bytes());
                 sent = Some(Instant::now());
             }
             thread::sleep(Duration::from_millis(2));
         }
+        true
     }
 }
 
-/// A guest whose script is in the test's hands: behind gate `i` it does step `i` and says so.
+/// The gate behind the last step of a [`Guest`].
+const LAST_GATE: &str = "end";
+
+/// A guest whose script is in the test's hands: behind gate `i` it does step `i` and says so. Behind the last one it waits for
+/// [`Guest::finish`], so that it can be asked until then.
 #[derive(Debug)]
 pub struct Guest {
     running: Option<Running>,
@@ -128,6 +166,7 @@ impl Guest {
         for (index, step) in steps.into_iter().enumerate() {
             script.extend([gate(&index.to_string()), step.as_ref().to_owned(), format!("say done-{index}.")]);
         }
+        script.push(gate(LAST_GATE));
         let mut running = boot.gates().control().script(script).spawn().unwrap_or_else(|error| panic!("{error}"));
         let client = ControlClient::connect(&running);
         running.wait_for_console("ok say ready.", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
@@ -176,7 +215,7 @@ impl Guest {
         self.step += 1;
     }
 
-    /// Waits for QEMU's end, whatever it is.
+    /// Waits for QEMU's end, whatever it is: somebody else brings it about.
     ///
     /// # Panics
     /// It does not come.
@@ -187,13 +226,15 @@ impl Guest {
         running.finish().unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Waits for the end of a guest that did its whole script.
+    /// Lets a guest go that did its whole script, and waits for its end.
     ///
     /// # Panics
     /// It did not.
     #[must_use]
     #[track_caller]
-    pub fn finish(self) -> BootResult {
+    pub fn finish(mut self) -> BootResult {
+        let running = self.running.as_ref().expect("QEMU is there until the end");
+        self.gate.open_until(LAST_GATE, || running.status().is_some());
         let result = self.end();
         result.assert_ok();
         result

@@ -27,6 +27,8 @@
 //! `QKPROBE_QEMU` limits [`Qemu::selected`] to one version, `QKPROBE_KEEP=1` keeps each boot's folder and prints its
 //! name.
 
+use std::time::Duration;
+
 pub mod boot;
 pub mod cache;
 pub mod control;
@@ -38,8 +40,12 @@ pub mod running;
 pub use boot::{Boot, Threads, plugin_path};
 pub use cache::{Cache, CacheError, Qemu};
 pub use control::{ControlClient, ControlError, Counts};
-pub use guest::{Gate, Guest, gate};
+pub use guest::{Gate, Guest, gate, gate_device};
 pub use kernels::{GuestArch, GuestKernel};
 pub use qkprobe_harness::{ProbeSummary, Summary};
 pub use result::{BootResult, QkLine};
 pub use running::{BootError, Running, Signal};
+
+/// How long a test waits for what must come. It says nothing about speed: only what never comes takes so long, however busy the
+/// machine is.
+pub const PATIENCE: Duration = Duration::from_secs(300);

@@ -12,7 +12,6 @@ mod bare {
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
-use std::time::Duration;
 
 use bare::snippet::Snippet;
 use qkprobe_symbols::KernelImage;
@@ -146,7 +145,6 @@ fn counts_are_qemus(guest: &Guest) {
         .one_insn_per_block()
         .extra_args(["-d", "exec,nochain"])
         .extra_args(["-D", &log.display().to_string(), "-dfilter", &format!("{first:#x}..{last:#x}")])
-        .timeout(Duration::from_secs(300))
         .run_ok();
     assert!(boot.console.contains("QK end"));
     // Trace 0: 0x7f01543f06c0 [00410604/0000000000410600/00000052/ff000201] symbol

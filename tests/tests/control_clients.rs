@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use qkprobe_tests::{Boot, ControlClient, Guest, GuestKernel, Qemu, Running};
+use qkprobe_tests::{Boot, ControlClient, Guest, GuestKernel, PATIENCE, Qemu, Running};
 use serde_json::json;
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
@@ -39,7 +39,7 @@ fn when_there_is_room(running: &Running) -> ControlClient {
         if client.line().is_some_and(|line| line["protocol"] == 1) {
             return client;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "no room for a client");
+        assert!(start.elapsed() < PATIENCE, "no room for a client");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -129,7 +129,7 @@ fn garbage_and_sudden_ends() {
         // They are obeyed all the same, one after the other.
         let start = Instant::now();
         while guest.client.status()["probes"] != json!(2 + 40 * 200) {
-            assert!(start.elapsed() < Duration::from_secs(60), "{qemu}: {}", guest.client.status());
+            assert!(start.elapsed() < PATIENCE, "{qemu}: {}", guest.client.status());
             std::thread::sleep(Duration::from_millis(20));
         }
         let removed = guest.client.request(json!({"cmd": "delete", "event": "*"}));

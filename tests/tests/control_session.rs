@@ -81,12 +81,12 @@ fn slide_is_what_the_guest_says() {
     for qemu in Qemu::selected() {
         let boot = boot(qemu)
             .second_serial()
-            .script(["kallsyms /dev/ttyS1", "say ready.", "sleep 100000"])
+            .script(["kallsyms /dev/ttyS1", "say ready.", "sleep 1000000"])
             .control()
             .plugin_arg(format!("count=p:first {GETPPID}"));
         let mut running = boot.spawn().unwrap();
         let mut client = qkprobe_tests::ControlClient::connect(&running);
-        running.wait_for_console("ok say ready.", std::time::Duration::from_secs(60)).unwrap();
+        running.wait_for_console("ok say ready.", common::PATIENCE).unwrap();
         let slide = number(&client.status()["slide"]);
         client.request(json!({"cmd": "quit"}));
         let result = running.finish().unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::gdb::Gdb;
 use common::peer::{Peer, with_qmp};
-use common::{PATIENCE, assert_hits, field};
+use common::{PATIENCE, assert_hits, field, wait_for_stopping};
 use qkprobe_arch::Flow;
 use qkprobe_tests::{Boot, GuestArch, GuestKernel, Qemu, Threads};
 use serde_json::{Value, json};
@@ -140,14 +140,27 @@ fn the_monitor_finds_the_probed_instruction() {
         let mut qmp = Peer::connect(&mut running, "qmp.sock");
         qmp.qmp("qmp_capabilities", &json!({}));
         let held = control.wait_for_held(1);
-        assert_eq!(address(&held[0]), runtime(&mut control, held_at), "{what}");
-        // QEMU answers when all vCPUs have stopped, so the held one must go on for that.
-        qmp.send(&json!({"execute": "stop"}));
-        std::thread::sleep(WHILE);
-        control.go_on();
-        assert_eq!(qmp.reply("stop"), json!({}));
+        let held_at = runtime(&mut control, held_at);
+        assert_eq!(address(&held[0]), held_at, "{what}");
+        let stopped_at = runtime(&mut control, stopped_at);
+        if held_at == stopped_at {
+            // The vCPU comes round all the time, and stops there; or where a timer's interrupt is served, which returns.
+            let start = Instant::now();
+            while qmp.qmp("stop", &json!({})) == json!({}) && qmp.register("RIP") != stopped_at {
+                assert!(start.elapsed() < PATIENCE, "{what}: never at {stopped_at:#x}");
+                qmp.qmp("cont", &json!({}));
+                std::thread::sleep(Duration::from_millis(17));
+            }
+            control.go_on();
+        } else {
+            // QEMU answers when all vCPUs have stopped, so the held one must go on for that.
+            qmp.send(&json!({"execute": "stop"}));
+            wait_for_stopping(&running);
+            control.go_on();
+            assert_eq!(qmp.reply("stop"), json!({}), "{what}");
+        }
         assert_eq!(qmp.qmp("query-status", &json!({}))["status"], "paused", "{what}");
-        assert_eq!(qmp.register("RIP"), runtime(&mut control, stopped_at), "{what}");
+        assert_eq!(qmp.register("RIP"), stopped_at, "{what}");
         assert_eq!((control.held(), control.hits("stop")), (vec![], 50), "{what}");
         std::thread::sleep(WHILE);
         assert_eq!(control.hits("other"), 50, "{what}: the machine is stopped");
@@ -156,7 +169,7 @@ fn the_monitor_finds_the_probed_instruction() {
         result.assert_ok();
         // The C library opens nothing: what the init program opens is opened by its script, but for the script itself.
         let hits = result.summary().probe("stop").hits;
-        let expected = if held_at == getppid { 100..=100 } else { 100..=110 };
+        let expected = if place.contains("getppid") { 100..=100 } else { 100..=110 };
         assert!(expected.contains(&hits), "{what}: {hits}");
         assert_hits(&result, &what, &[("other", hits)]);
     }
@@ -177,11 +190,11 @@ fn gdb_steps_from_the_probed_instruction() {
         .unwrap();
     let mut control = Peer::connect(&mut running, "control.sock");
     control.wait_for_held(1);
-    // Who connects asks QEMU to stop.
+    // Who connects stops the machine.
     let mut gdb = Gdb::connect(&running);
-    std::thread::sleep(4 * WHILE);
-    control.go_on();
     let entry = runtime(&mut control, getppid);
+    gdb.stop_at(GuestArch::X86_64, RIP, entry, "gdb");
+    control.go_on();
     let mut at = vec![gdb.register(GuestArch::X86_64, RIP)];
     for _ in 0..2 {
         let stopped = gdb.ask("s");
@@ -230,10 +243,8 @@ fn quit_ends_a_guest_that_is_held() {
             .unwrap();
         let mut control = Peer::connect(&mut running, "control.sock");
         control.wait_for_held(1);
-        let start = Instant::now();
         assert_eq!(control.control(&json!({"cmd": "quit", "status": 9})), json!({"status": 9}));
         let result = running.finish().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(10), "{qemu}: {:?}", start.elapsed());
         assert_eq!(result.status.code(), Some(9), "{qemu}\n{}", result.stderr);
         assert!(result.trace.ends_with(" lost\n"), "{qemu}: {}", result.trace);
         assert!(!result.console.contains("never"), "{qemu}");

@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::gdb::Gdb;
-use common::{PATIENCE, assert_hits, field, symbol, trace_lines};
+use common::{PATIENCE, assert_hits, field, symbol, trace_lines, wait_for_stopping};
 use qkprobe_tests::{Boot, ControlClient, GuestArch, GuestKernel, Qemu, Running};
 use serde_json::{Value, json};
 
@@ -93,22 +93,6 @@ fn number(text: &Value) -> u64 {
     u64::from_str_radix(text.as_str().unwrap().strip_prefix("0x").unwrap(), 16).unwrap()
 }
 
-/// A machine that stops while a vCPU is held stops at the instruction; or in the timer's handler, if its interrupt came in the
-/// millisecond before: then it goes on, the handler returns to the instruction, and it is stopped again.
-#[track_caller]
-fn stop_at(gdb: &mut Gdb, place: &Place, held_at: u64, what: &str) {
-    let mut seen = Vec::new();
-    while seen.len() < 20 {
-        let pc = gdb.register(place.arch, place.numbers[0]);
-        if pc == held_at {
-            return;
-        }
-        seen.push(pc);
-        gdb.go_on_and_stop();
-    }
-    panic!("{what}: never at {held_at:#x}: {seen:#x?}");
-}
-
 fn check(qemu: Qemu, place: &Place) {
     let kernel = GuestKernel::of(place.arch);
     let image = common::image(kernel);
@@ -143,10 +127,10 @@ fn check(qemu: Qemu, place: &Place) {
         let mut gdb = Gdb::connect(&running);
         if exact {
             // The machine stops at once.
-            stop_at(&mut gdb, place, held_at, &what);
+            gdb.stop_at(place.arch, place.numbers[0], held_at, &what);
             seen.push(gdb.register(place.arch, register));
         } else {
-            std::thread::sleep(WHILE);
+            wait_for_stopping(&running);
         }
         assert_eq!(control.request(json!({"cmd": "continue"})), json!({"released": 1}), "{what}: {event}");
         assert_eq!(control.status()["held"], json!([]), "{what}: {event}");

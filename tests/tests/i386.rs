@@ -4,7 +4,6 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use common::{TraceLine, assert_hits, field, image, int, of, symbol, trace_lines, value};
 use qkprobe_arch::{Arch, Flow, GuestAddr, Insn};
@@ -351,7 +350,6 @@ fn a_million_executions_are_what_was_predicted() {
     let boot = Boot::new(Qemu::V11_1, KERNEL)
         .append("quiet")
         .script(["openclose 100 /init", "getppid 1000", "fork 10", "exec 2", "pipe 30"])
-        .timeout(Duration::from_secs(300))
         // As in `verify.rs`: else a slow run has more timer interrupts, and is slower for it. 16 ns an instruction, because
         // this kernel waits a long time for devices that are not there.
         .threads(Threads::Single)

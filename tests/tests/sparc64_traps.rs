@@ -6,7 +6,6 @@ mod common;
 mod guest;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use common::{assert_hits, image, of, symbol, trace_lines, value};
 use guest::{KERNEL, QEMU, arch, assert_none_lost, boot, instructions, word};
@@ -169,7 +168,6 @@ fn executions_are_what_was_predicted() {
     std::fs::write(&config, probes).unwrap();
     let boot = boot(QEMU)
         .script(["openclose 300 /init", "getppid 2000", "fork 20", "exec 3", "pipe 50"])
-        .timeout(Duration::from_secs(300))
         // The guest's clock counts its instructions: else a slow run has more timer interrupts, and is slower for it.
         .extra_args(["-icount", "shift=0,sleep=off"])
         .plugin_arg("out=/dev/null")

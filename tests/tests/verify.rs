@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use qkprobe_arch::GuestAddr;
 use qkprobe_symbols::KernelImage;
@@ -38,7 +38,6 @@ fn verify(boot: Boot, probes: &str) -> (Verified, BootResult) {
     std::fs::write(&config, probes).unwrap();
     let start = Instant::now();
     let boot = boot
-        .timeout(Duration::from_secs(300))
         // The guest's clock counts its instructions: else a slow run has more timer interrupts, and is slower for it.
         .threads(Threads::Single)
         .extra_args(["-icount", "shift=0,sleep=off"])

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 use qkprobe_tests::{GuestArch, Running};
@@ -27,7 +27,7 @@ impl Gdb {
     }
 
     #[track_caller]
-    pub(crate) fn reply(&mut self, text: &str) -> String {
+    fn reply(&mut self, text: &str) -> String {
         let mut byte = || {
             let mut byte = [0];
             self.0.read_exact(&mut byte).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -40,8 +40,25 @@ impl Gdb {
         String::from_utf8(reply).unwrap()
     }
 
+    /// A machine that stops while a vCPU is held stops at the instruction; or in the timer's handler, if its interrupt came in the
+    /// millisecond before: then it goes on, the handler returns to the instruction, and it is stopped again. `pc` is gdb's number of
+    /// the program counter.
+    #[track_caller]
+    pub(crate) fn stop_at(&mut self, arch: GuestArch, pc: u32, held_at: u64, what: &str) {
+        let (mut seen, start) = (Vec::new(), Instant::now());
+        while start.elapsed() < PATIENCE {
+            let pc = self.register(arch, pc);
+            if pc == held_at {
+                return;
+            }
+            seen.push(pc);
+            self.go_on_and_stop();
+        }
+        panic!("{what}: never at {held_at:#x}: {seen:#x?}");
+    }
+
     /// Lets the machine run for a moment.
-    pub(crate) fn go_on_and_stop(&mut self) {
+    fn go_on_and_stop(&mut self) {
         self.0.write_all(b"$c#63").unwrap();
         std::thread::sleep(Duration::from_millis(17));
         self.0.write_all(&[3]).unwrap();

@@ -5,19 +5,41 @@ pub(crate) mod gdb;
 pub(crate) mod peer;
 pub(crate) mod returns;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qkprobe_arch::{Arch, Flow, GuestAddr, Insn};
 use qkprobe_symbols::{KernelImage, Lookup};
-use qkprobe_tests::{BootResult, Cache, GuestArch, GuestKernel};
+pub(crate) use qkprobe_tests::PATIENCE;
+use qkprobe_tests::{BootResult, Cache, GuestArch, GuestKernel, Running};
 use serde_json::Value;
-
-/// For whatever is awaited, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The image that the guest boots, read on the host.
 pub(crate) fn image(kernel: GuestKernel) -> KernelImage {
     KernelImage::load(&Cache::open().unwrap().kernel(kernel).unwrap()).unwrap()
+}
+
+/// Lines of a script that wait until the guest's kernel has made jumps of its kprobes, or breakpoints of jumps: its list says so as soon as
+/// that is decided. [`WATCH_OPTIMIZER`] comes before what makes it decide.
+pub(crate) const WAIT_FOR_OPTIMIZER: &str = "until 1000000 /sys/kernel/tracing/trace function kprobe_optimizer";
+pub(crate) const WATCH_OPTIMIZER: [&str; 2] = [
+    "write /sys/kernel/tracing/events/workqueue/workqueue_execute_end/enable 1",
+    "write-trunc /sys/kernel/tracing/trace 0",
+];
+
+/// Waits until QEMU's main loop waits for a vCPU: it has been asked to stop the machine, and a vCPU is held in a callback.
+#[track_caller]
+pub(crate) fn wait_for_stopping(running: &Running) {
+    /// On x86_64, the only host that the set-up has QEMUs for.
+    const FUTEX: &str = "202 ";
+    let (pid, start) = (running.pid(), Instant::now());
+    // Else it sleeps in poll(). It may take a lock for a moment, too.
+    let mut waits = 0;
+    while waits < 10 {
+        assert!(start.elapsed() < PATIENCE, "QEMU does not stop the machine: {}", running.stderr());
+        std::thread::sleep(Duration::from_millis(10));
+        let call = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/syscall")).unwrap();
+        waits = if call.starts_with(FUTEX) { waits + 1 } else { 0 };
+    }
 }
 
 /// Where the image links a symbol that it has once, and the symbol's size.

@@ -93,9 +93,9 @@ impl Loaded<'_> {
         assert_eq!(lost(&exit_group), (0, 0, FORKS), "{what}");
         // Two, two, and four threads.
         assert_eq!(lost(&exit), (0, 0, 8), "{what}");
-        // A kernel thread that ends when the power goes off may not come to its end.
+        // Kernel threads that end when the power goes off may not come to their end.
         let (entered, dead) = (summary.probe("p_do_exit").hits, summary.probe("dead").hits);
-        assert!(dead >= FORKS + 8 && entered - dead <= 1, "{what}");
+        assert!(dead >= FORKS + 8 && entered - dead <= 4, "{what}");
         assert_eq!(lost("do_exit"), (0, entered - dead, dead), "{what}");
 
         let schedule = returns("schedule");
@@ -111,7 +111,7 @@ impl Loaded<'_> {
 #[track_caller]
 pub(crate) fn assert_sleepers_are_pending(what: &str, boot: &BootResult, summary: &Summary, least: u64) {
     let (asleep, schedule) = (boot.qk("tasks").number("asleep") as u64, summary.probe("r_schedule"));
-    assert!(asleep > least && schedule.pending.abs_diff(asleep) <= 5, "{asleep} asleep: {schedule:?}, {what}");
+    assert!(asleep > least && schedule.pending.abs_diff(asleep) <= 10, "{asleep} asleep: {schedule:?}, {what}");
 }
 
 /// Functions that every child is in when it dies of its `write`; the last never returns.

@@ -37,9 +37,9 @@ fn check(qemu: Qemu, kernel: GuestKernel, state: &str, smp: u32, faults: u64, st
     assert_eq!((hits("before"), hits("calls"), hits("behind")), (calls, calls, processes * stored), "{what}");
     let attempts = hits("attempts");
     // Where the hash table is the big-endian kernel's, a missing segment is a fault too: one for a process, and perhaps others
-    // when it was away from its CPU.
+    // each time that it was away from its CPU, which the host decides.
     let segments = attempts - calls * (1 + faults);
-    let most = if kernel == GuestKernel::Ppc64Pseries6_1 { 20 } else { 0 };
+    let most = if kernel == GuestKernel::Ppc64Pseries6_1 { calls } else { 0 };
     assert!(segments <= most, "{segments}, {what}");
     let stores = if restarts_known { calls } else { attempts };
     assert_eq!((hits("stores"), hits("post")), (stores, processes * stored), "{what}");

@@ -1,7 +1,6 @@
 //! `verify=on` over boots: what is predicted of each instruction of the kernel's busiest functions is what QEMU does.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use qkprobe_symbols::{GuestAddr, KernelImage};
 use qkprobe_tests::{GuestKernel, Qemu, Threads};
@@ -48,7 +47,6 @@ fn check(kernel: GuestKernel) -> Verified {
     std::fs::write(&config, probes).unwrap();
     let boot = boot(Qemu::V11_1, kernel, 1)
         .script(["openclose 100 /init", "getppid 500", "fork 10", "exec 2", "pipe 30"])
-        .timeout(Duration::from_secs(300))
         .threads(Threads::Single)
         // The guest's clock counts its instructions: else a slow run has more timer interrupts, and is slower for it.
         .extra_args(["-icount", "shift=0,sleep=off"])
