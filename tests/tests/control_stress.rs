@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qkprobe_symbols::KernelImage;
-use qkprobe_tests::{Boot, ControlClient, Guest, GuestKernel, Qemu, Running};
+use qkprobe_tests::{Boot, ControlClient, Guest, GuestKernel, Qemu};
 use serde_json::json;
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
@@ -50,8 +50,8 @@ fn function_entries(image: &KernelImage, most: usize) -> Vec<String> {
 }
 
 /// The resident memory of QEMU in KiB.
-fn resident(running: &Running) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+fn resident(qemu: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{qemu}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
@@ -59,6 +59,9 @@ fn resident(running: &Running) -> u64 {
 /// What the clients of a stress did.
 #[derive(Default)]
 struct Done {
+    qemu: u32,
+    /// Resident memory when a quarter was done.
+    early: AtomicU64,
     added: AtomicU64,
     deleted: AtomicU64,
     refused: AtomicU64,
@@ -66,12 +69,18 @@ struct Done {
     hits: AtomicU64,
 }
 
-/// Adds and deletes probes of all kinds at `places` until `stop`.
-fn churn(client: &mut ControlClient, worker: u64, places: &[String], stop: &AtomicBool, done: &Done) {
+/// Adds and deletes probes of all kinds at `places`, in so many requests, or until somebody else has failed.
+fn churn(client: &mut ControlClient, worker: u64, requests: u64, places: &[String], stop: &AtomicBool, done: &Done) {
     let mut random = Random(SEED ^ (worker << 32));
     let mut live: Vec<String> = Vec::new();
     let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
+    for request in 0..requests {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        if worker == 0 && request == requests / 4 {
+            done.early.store(resident(done.qemu), Ordering::Relaxed);
+        }
         if live.len() > 300 || (!live.is_empty() && random.below(2) == 0) {
             let many = if random.below(8) == 0 { 40 } else { 1 };
             for _ in 0..many.min(live.len()) {
@@ -119,15 +128,15 @@ fn churn(client: &mut ControlClient, worker: u64, places: &[String], stop: &Atom
 }
 
 #[track_caller]
-fn stress(qemu: Qemu, time: Duration) {
+fn stress(qemu: Qemu, requests: u64) {
     const CLIENTS: u64 = 4;
     const CALLS: u64 = 20_000;
+    const STEPS: usize = 24;
     let places = function_entries(&common::image(KERNEL), 10_000);
     assert!(places.len() > 9000, "{}", places.len());
     let boot = Boot::new(qemu, KERNEL)
         .smp(2)
         .append("quiet pti=off")
-        .timeout(time * 3 + Duration::from_secs(400))
         // What grows for good reasons must not hide what leaks: all the guest's memory is there from the start, and translated
         // code fills its cache soon.
         .code_cache(32)
@@ -139,55 +148,51 @@ fn stress(qemu: Qemu, time: Duration) {
         .plugin_arg(format!("probe=p:event {GETPPID} sp=%sp"))
         .plugin_arg(format!("probe=r:return {GETPPID} $retval"));
     let work = "background procs 2 fork 1000000\nbackground openclose 1000000000 /etc/none".to_owned();
-    let steps = usize::try_from(time.as_secs()).unwrap() * 2 + 2;
-    let calls = (0..steps).map(|_| format!("threads 2 getppid {}", CALLS / 2));
+    let calls = (0..STEPS).map(|_| format!("threads 2 getppid {}", CALLS / 2));
     let mut guest = Guest::start(boot, std::iter::once(work).chain(calls));
     guest.step();
     let mut stepped = 0;
-    let (stop, done) = (AtomicBool::new(false), Done::default());
-    let (mut early, start) = (0, Instant::now());
+    let (stop, done, workers) =
+        (AtomicBool::new(false), Done { qemu: guest.running().pid(), ..Done::default() }, AtomicU64::new(CLIENTS));
+    let start = Instant::now();
     std::thread::scope(|scope| {
         for worker in 0..CLIENTS {
             let mut client = guest.connect();
-            let (places, stop, done) = (&places, &stop, &done);
+            let (places, stop, done, workers) = (&places, &stop, &done, &workers);
             scope.spawn(move || {
                 // A worker that fails must not leave the others at work.
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    churn(&mut client, worker, places, stop, done);
+                    churn(&mut client, worker, requests / CLIENTS, places, stop, done);
                 }));
-                stop.store(true, Ordering::Relaxed);
+                workers.fetch_sub(1, Ordering::Relaxed);
                 if let Err(panic) = result {
+                    stop.store(true, Ordering::Relaxed);
                     std::panic::resume_unwind(panic);
                 }
             });
         }
-        while start.elapsed() < time && !stop.load(Ordering::Relaxed) {
-            // Not the last one: behind it the guest ends.
-            if stepped + 1 < steps {
+        while workers.load(Ordering::Relaxed) != 0 {
+            if stepped < STEPS {
                 guest.step();
                 stepped += 1;
             } else {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            if early == 0 && start.elapsed() > time / 4 {
-                early = resident(guest.running());
-            }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let took = start.elapsed();
-    let late = resident(guest.running());
+    let (early, late) = (done.early.load(Ordering::Relaxed), resident(done.qemu));
     let status = guest.client.status();
     assert_eq!(status["probes"], 4, "{qemu}: {status}");
     let during = stepped;
-    while stepped < steps {
+    while stepped < STEPS {
         guest.step();
         stepped += 1;
     }
     let result = guest.finish();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!(
-        "{qemu}: {:.1} s, {during} of {steps} steps meanwhile, {} added, {} deleted, {} refused, {} not armed at once, {} hits; resident {early} kB at a quarter, \
+        "{qemu}: {:.1} s, {during} of {STEPS} steps meanwhile, {} added, {} deleted, {} refused, {} not armed at once, {} hits; resident {early} kB at a quarter, \
          {late} kB at the end, {:+} kB",
         took.as_secs_f64(),
         count(&done.added),
@@ -197,7 +202,7 @@ fn stress(qemu: Qemu, time: Duration) {
         count(&done.hits),
         late as i64 - early as i64
     );
-    let expected = CALLS * steps as u64;
+    let expected = CALLS * STEPS as u64;
     let all = ["inline", "callback", "event", "return"].map(|name| (name, expected));
     common::assert_hits(&result, qemu.version(), &all);
     for name in ["inline", "callback", "event", "return"] {
@@ -209,14 +214,13 @@ fn stress(qemu: Qemu, time: Duration) {
     assert!(!result.stderr.contains("internal error"), "{}", result.stderr);
 }
 
-/// `QKPROBE_STRESS_SECONDS` makes it longer.
+/// `QKPROBE_STRESS_REQUESTS` makes it longer.
 #[test]
 fn ten_thousand_places_in_a_busy_guest() {
-    let seconds = std::env::var("QKPROBE_STRESS_SECONDS").map_or(15, |text| text.parse().unwrap());
+    let requests = std::env::var("QKPROBE_STRESS_REQUESTS").map_or(4000, |text| text.parse().unwrap());
     for qemu in Qemu::selected() {
         // The older one drops all translated code each time.
-        let share = if qemu == Qemu::V10_0 { 2 } else { 1 };
-        stress(qemu, Duration::from_secs(seconds) / share);
+        stress(qemu, if qemu == Qemu::V10_0 { requests / 8 } else { requests });
     }
 }
 
@@ -225,11 +229,7 @@ fn ten_thousand_places_in_a_busy_guest() {
 fn how_long_an_add_takes() {
     for qemu in Qemu::selected() {
         let times = if qemu == Qemu::V10_0 { 40 } else { 200 };
-        let boot = Boot::new(qemu, KERNEL)
-            .smp(2)
-            .append("quiet pti=off")
-            .timeout(Duration::from_secs(300))
-            .plugin_arg("out=/dev/null");
+        let boot = Boot::new(qemu, KERNEL).smp(2).append("quiet pti=off").plugin_arg("out=/dev/null");
         let work = "background procs 2 openclose 100000000 /etc/none\nbackground pipe 10000000".to_owned();
         let mut guest = Guest::start(boot, [work, "getppid 1".to_owned()]);
         guest.step();

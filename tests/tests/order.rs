@@ -5,11 +5,12 @@ mod common;
 use std::fs::File;
 use std::io::Read;
 use std::process::Command;
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{assert_hits, field, trace_lines};
-use qkprobe_tests::{Boot, GuestKernel, Qemu, Threads};
+use common::{PATIENCE, assert_hits, field, trace_lines};
+use qkprobe_tests::{Boot, ControlClient, GuestKernel, Qemu, Threads};
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
 
@@ -19,7 +20,7 @@ fn timestamps_never_decrease_over_two_vcpus() {
         let boot = Boot::new(qemu, KERNEL)
             .smp(2)
             .append("quiet pti=off")
-            .script(["threads 2 getppid 20000", "procs 2 openclose 5000 /init", "pipe 500"])
+            .script(["threads 2 getppid 20000", "procs 2 openclose 5000 /init", "pipe 500", "migrate 200"])
             .plugin_arg("probe=p:getppid __x64_sys_getppid")
             .plugin_arg("probe=p:read __x64_sys_read")
             .plugin_arg("probe=p:write __x64_sys_write")
@@ -40,9 +41,9 @@ fn timestamps_never_decrease_over_two_vcpus() {
         let cpus =
             |event: &str| lines.iter().filter(|line| line.event == event).map(|line| line.cpu).collect::<Vec<_>>();
         assert_eq!(cpus("getppid").iter().filter(|cpu| **cpu == 0).count(), 20_000, "{qemu}");
-        // The two processes ran at the same time: their records are mixed, not one after the other.
-        let changes = cpus("open").windows(2).filter(|pair| pair[0] != pair[1]).count();
-        assert!(changes > 10, "{qemu}: {changes}");
+        // A task that moves there and back: records of both vCPUs in turn, whoever is quicker.
+        let changes = cpus("read").windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(changes >= 200, "{qemu}: {changes}");
         check_pairs(&lines, qemu);
     }
 }
@@ -117,32 +118,54 @@ fn no_cpu_is_shown_with_one_thread() {
     }
 }
 
-/// 60000 calls on two vCPUs into a pipe, out of which nobody reads for a while. Long records fill a ring sooner.
+/// 60000 calls on two vCPUs into a pipe, out of which nobody reads until pipe and rings are full: the guest stands still then, or has
+/// dropped records. Long ones fill a ring sooner.
 fn read_slowly(qemu: Qemu, threads: Threads, backpressure: &str) -> (qkprobe_tests::BootResult, String) {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (full, go_on) = mpsc::channel::<()>();
     let reader = thread::spawn({
         let pipe = pipe.clone();
         move || {
             let mut pipe = File::open(pipe).unwrap();
             let mut trace = vec![0; 1024];
-            // The head, then nothing while the guest fills pipe and rings.
             let head = pipe.read(&mut trace).unwrap();
             trace.truncate(head);
-            thread::sleep(Duration::from_secs(6));
+            // A test that has failed meanwhile sends nothing.
+            let _ = go_on.recv();
             pipe.read_to_end(&mut trace).unwrap();
             String::from_utf8(trace).unwrap()
         }
     });
-    let boot = Boot::new(qemu, KERNEL)
+    let running = Boot::new(qemu, KERNEL)
         .smp(2)
         .threads(threads)
         .append("quiet pti=off")
         .script(["threads 2 getppid 30000"])
+        .control()
         .plugin_arg(format!("out={}", pipe.display()))
         .plugin_arg(format!("backpressure={backpressure}"))
         .plugin_arg("probe=p:getppid __x64_sys_getppid regs=+0($arg1):x64[20]")
-        .run_ok();
+        .spawn()
+        .unwrap();
+    let mut client = ControlClient::connect(&running);
+    let start = Instant::now();
+    let stands_still = |client: &mut ControlClient| {
+        let before = client.hits("getppid");
+        thread::sleep(Duration::from_secs(1));
+        before > 0 && client.hits("getppid") == before
+    };
+    let is_full = |client: &mut ControlClient| match backpressure {
+        "drop" => client.profile()[0].dropped > 0,
+        _ => stands_still(client),
+    };
+    while !is_full(&mut client) {
+        assert!(start.elapsed() < PATIENCE, "{qemu}: {:?}", client.profile());
+    }
+    assert!(backpressure == "drop" || client.hits("getppid") < 60_000, "{qemu}: all that was hit fits into the rings");
+    full.send(()).unwrap();
+    let boot = running.finish().unwrap();
+    boot.assert_ok();
     (boot, reader.join().unwrap())
 }
