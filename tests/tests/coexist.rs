@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_hits, field, image, symbol};
+use common::{WAIT_FOR_OPTIMIZER, WATCH_OPTIMIZER, assert_hits, field, image, symbol};
 use qkprobe_arch::{Flow, GuestAddr};
 use qkprobe_symbols::KernelImage;
 use qkprobe_tests::{Boot, BootResult, GuestArch, GuestKernel, Qemu};
@@ -143,8 +143,7 @@ fn own_kprobes(guest: &Guest) -> Vec<String> {
     let getppid = guest.own_name;
     let event = |name: &str, value: u32| format!("write {TRACING}/events/kprobes/{name}/enable {value}");
     let add = |text: String| format!("append {TRACING}/kprobe_events {text}");
-    // The kernel takes its time until it knows that nobody is inside.
-    let optimized = |offset: u64| format!("until 20000 {KPROBES} getppid+{offset:#x}    [OPTIMIZED]");
+    let optimized = |offset: u64| format!("until 1000000 {KPROBES} getppid+{offset:#x}    [OPTIMIZED]");
     let script = vec![
         "getppid 500".to_owned(),
         // A breakpoint inside.
@@ -163,13 +162,17 @@ fn own_kprobes(guest: &Guest) -> Vec<String> {
         format!("cat {KPROBES}"),
         "getppid 1000".to_owned(),
         format!("cat {PROFILE}"),
+        WATCH_OPTIMIZER.join("\n"),
         event("inside", 0),
         event("entry", 0),
+        WAIT_FOR_OPTIMIZER.to_owned(),
         "getppid 500".to_owned(),
         // A jump that covers two instructions: the guest runs both in its own buffer.
+        WATCH_OPTIMIZER.join("\n"),
         add(format!("p:wide {getppid}+{short}")),
         event("wide", 1),
         optimized(short),
+        WAIT_FOR_OPTIMIZER.to_owned(),
         format!("cat {KPROBES}"),
         "getppid 700".to_owned(),
         // This waits until the jump is away.
@@ -178,7 +181,9 @@ fn own_kprobes(guest: &Guest) -> Vec<String> {
         "getppid 300".to_owned(),
         format!("cat {PROFILE}"),
     ];
-    let is_about_jumps = |line: &String| line.contains("kprobes-optimization") || line.starts_with("until");
+    let is_about_jumps = |line: &String| {
+        ["kprobes-optimization", "workqueue"].iter().any(|word| line.contains(word)) || line.starts_with("until")
+    };
     script.into_iter().filter(|line| guest.optimizes || !is_about_jumps(line)).collect()
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{image, instructions, symbol};
+use common::{WAIT_FOR_OPTIMIZER, WATCH_OPTIMIZER, image, instructions, symbol};
 use qkprobe_arch::GuestAddr;
 use qkprobe_tests::{Boot, Guest, GuestKernel, Qemu};
 use serde_json::{Value, json};
@@ -40,11 +40,11 @@ fn gone_and_back() {
         let steps = [
             "getppid 500".to_owned(),
             [
+                WATCH_OPTIMIZER.join("\n"),
                 format!("append {TRACING}/kprobe_events p:wide {GETPPID}+{short}"),
                 format!("write {TRACING}/events/kprobes/wide/enable 1"),
-                format!("until 20000 {KPROBES} [OPTIMIZED]"),
-                // The list says so as soon as the kernel has decided it.
-                "sleep 500".to_owned(),
+                format!("until 1000000 {KPROBES} [OPTIMIZED]"),
+                WAIT_FOR_OPTIMIZER.to_owned(),
                 "getppid 700".to_owned(),
             ]
             .join("\n"),
@@ -117,8 +117,7 @@ fn function_tracer_comes_and_goes() {
         // Added while and after the text changes: the copy is of what runs.
         guest.client.add_with(json!({"def": format!("p:post {GETPPID}"), "when": "post"}));
         guest.step();
-        let result = guest.end();
-        result.assert_ok();
+        let result = guest.finish();
         let all = [("counted", 11_110), ("event", 1110), ("return", 1110), ("post", 10)];
         common::assert_hits(&result, qemu.version(), &all);
         let notices: Vec<_> = result.trace.lines().filter(|line| line.starts_with("# text: ")).collect();
