@@ -166,11 +166,27 @@ mod tests {
     use std::process::Stdio;
 
     use super::*;
+    use crate::folder::Folder;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
         command
+    }
+
+    /// Starts a shell whose script makes a file `$0` when it is so far.
+    fn shell_that_is_ready(script: &str) -> Process {
+        let folder = Folder::large().expect("a folder");
+        let ready = folder.path().join("ready");
+        let mut command = shell(script);
+        command.arg(&ready);
+        let process = Process::start(command).expect("starts");
+        let start = Instant::now();
+        while !ready.exists() {
+            assert!(start.elapsed() < Duration::from_secs(120), "{script}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        process
     }
 
     #[test]
@@ -182,18 +198,16 @@ mod tests {
 
     #[test]
     fn ended_politely_and_by_force_with_its_children() {
-        let mut polite = Process::start(shell("trap 'exit 3' TERM; while :; do sleep 0.01; done")).expect("starts");
-        thread::sleep(Duration::from_millis(200));
+        let mut polite = shell_that_is_ready("trap 'exit 3' TERM; : >\"$0\"; while :; do sleep 0.01; done");
         assert_eq!(polite.end().code(), Some(3));
         // The grandchild does not hear SIGTERM either, and has the group's number.
-        let deaf = Process::start(shell("trap '' TERM; sleep 1000 & sleep 1000")).expect("starts");
+        let deaf = shell_that_is_ready("trap '' TERM; sleep 1000 & : >\"$0\"; sleep 1000");
         let group = deaf.pid;
-        thread::sleep(Duration::from_millis(200));
         let status = deaf.kill();
         assert_eq!(status.signal(), Some(9));
         let gone = Instant::now();
         while rustix::process::test_kill_process_group(group).is_ok() {
-            assert!(gone.elapsed() < Duration::from_secs(30), "somebody of the group is left");
+            assert!(gone.elapsed() < Duration::from_secs(120), "somebody of the group is left");
             thread::sleep(Duration::from_millis(10));
         }
     }

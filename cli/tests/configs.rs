@@ -90,8 +90,9 @@ fn assert_initcalls(ran: &Ran, more_than: usize) {
     let results = calls.iter().map(|call| call["result"].as_i64().unwrap());
     let bad = results.filter(|result| *result < 0 && *result != -19).count();
     assert_eq!(ran.named("initcall/failed").len(), bad);
+    // Each probe reads the clock for itself.
     let slow = calls.iter().filter(|call| call["ns"].as_u64().unwrap() > 20_000_000).count();
-    assert_eq!(ran.named("initcall/slow").len(), slow);
+    assert!(ran.named("initcall/slow").len().abs_diff(slow) <= 2, "{slow}");
 }
 
 /// The script made so many children, so many of which became other programs.

@@ -3,7 +3,7 @@
 mod common;
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Place, signal, wait, wait_until};
 use serde_json::Value;
@@ -44,10 +44,8 @@ fn interrupted_by_ctrl_c_and_by_sigterm() {
         wait_until("two guests", || place.qemus().len() == 2);
         // Not in the middle of their start only.
         std::thread::sleep(Duration::from_millis(if name == "INT" { 50 } else { 2500 }));
-        let start = Instant::now();
         signal(child.id(), name);
         assert_eq!(wait(&mut child).code(), Some(status), "{name}");
-        assert!(start.elapsed() < Duration::from_secs(20), "{name}: {:?}", start.elapsed());
         assert_eq!(totals(&place), serde_json::json!({ "interrupted": 20 }), "{name}");
         place.assert_clean();
     }

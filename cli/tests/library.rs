@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::PATIENCE;
 use qkprobe_harness::guest::End;
 use qkprobe_harness::{Boot, Error};
-use qkprobe_tests::{Cache, GuestArch, GuestKernel, Qemu, plugin_path};
+use qkprobe_tests::{Cache, Gate, GuestArch, GuestKernel, Qemu, gate, gate_device, plugin_path};
 
 fn boot(script: &str) -> Boot {
     let cache = Cache::open().unwrap();
@@ -22,7 +22,9 @@ fn boot(script: &str) -> Boot {
 
 #[test]
 fn events_console_counts_and_the_end() {
-    let mut guest = boot("openclose 2 /one\nsay between\nsleep 1500\nfork 3\n")
+    let mut guest = boot(&format!("openclose 2 /one\nsay between\n{}\nfork 3\n", gate("added")))
+        .in_own_folder()
+        .second_serial(gate_device(false))
         .probe("p:open do_sys_openat2 file=+0($arg2):ustring")
         .start()
         .unwrap();
@@ -30,6 +32,8 @@ fn events_console_counts_and_the_end() {
     assert_eq!((one.event.as_str(), one.place.as_str()), ("open", "do_sys_openat2+0x0/0x170"));
     guest.wait_for_console("ok say between", PATIENCE).unwrap();
     guest.add("r:fork kernel_clone pid=$retval:s32").unwrap();
+    let opened = || guest.console().contains("ok until");
+    assert!(Gate::within(guest.folder(), || None).open_until("added", opened), "{}", guest.console());
     let fork = guest.event(PATIENCE, |event| event.event == "fork").unwrap();
     assert!(fork.number("pid").unwrap() > 1, "{fork}");
     let refused = guest.add("p:x nowhere").unwrap_err();

@@ -102,16 +102,19 @@ fn ctrl_c_ends_with_the_summary() {
 #[test]
 fn the_status_line_is_for_terminals() {
     let place = Place::new();
-    place.initrd("getppid 1000\nsleep 1500\n");
+    place.initrd("getppid 1000\nsleep 1000000\n");
     let line = format!(
         "{} run -k vmlinuz -i initrd.img --console console 'p:ppid __x64_sys_getppid do count'",
         env!("CARGO_BIN_EXE_qkprobe")
     );
     let mut command = place.command("script");
     command.args(["--quiet", "--return", "--command", &line, "typescript"]).env_remove("NO_COLOR").env("TERM", "xterm");
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    let shown = std::fs::read_to_string(place.path("typescript")).unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let shown = || String::from_utf8_lossy(&std::fs::read(place.path("typescript")).unwrap_or_default()).into_owned();
+    wait_until("the line", || shown().contains("ppid 1000 ("));
+    place.run(&["quit", "--guest", &place.qemus()[0].to_string()]).code(0);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let shown = shown();
     assert!(shown.contains(" s  running  ppid 1000 ("), "{shown}");
     let last = shown.rsplit('\r').find(|piece| piece.contains("ppid 1000")).unwrap();
     assert!(shown.rfind(last) < shown.rfind("\r\u{1b}[K"), "the line is taken away: {shown}");

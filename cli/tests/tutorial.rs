@@ -49,9 +49,9 @@ fn from_a_failing_test_to_one_that_passes() {
     assert!(passed.contains("\nok 1 boot # ") && passed.ends_with("# 1 pass\n"), "{passed}");
 
     // The hang that it shows.
-    place.write("boot.toml", "[test]\nhang = '5s'\n[guest]\nfiles = { '/qk.script' = \"sleep 1000000\\n\" }\n[[probe]]\ndef = 'p:open do_sys_openat2'\n");
+    place.write("boot.toml", "[test]\nhang = '15s'\n[guest]\nfiles = { '/qk.script' = \"sleep 1000000\\n\" }\n[[probe]]\ndef = 'p:open do_sys_openat2'\n");
     let hang = run(1);
-    assert!(hang.contains("\nnot ok 1 boot # hang: no hit and nothing on the console for 5.0 s\n"), "{hang}");
+    assert!(hang.contains("\nnot ok 1 boot # hang: no hit and nothing on the console for 15.0 s\n"), "{hang}");
     assert!(hang.lines().any(|line| line.starts_with("# vCPU 0: ") && line.ends_with(" (halted)")), "{hang}");
 
     // The mistake that it shows.

@@ -8,11 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qkprobe_harness::initramfs::Initramfs;
+pub(crate) use qkprobe_tests::PATIENCE;
 use qkprobe_tests::{Cache, GuestArch, GuestKernel, Qemu, plugin_path};
 use tempfile::TempDir;
-
-/// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A folder in which a user works, and what runs there.
 pub(crate) struct Place {
@@ -110,7 +108,7 @@ impl Place {
     pub(crate) fn assert_clean(&self) {
         let start = Instant::now();
         // A killed process is in the list until its parent has heard of it.
-        while !self.processes().is_empty() && start.elapsed() < Duration::from_secs(5) {
+        while !self.processes().is_empty() && start.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(self.processes(), Vec::<String>::new());

@@ -112,8 +112,7 @@ fn who_asks_without_reading_is_not_read_from() {
     // Another one does not notice.
     assert_eq!(server.connect().ask(r#"{"cmd": "version"}"#)["ok"], true);
     server.wait_for_clients(0);
-    let took = start.elapsed();
-    assert!(took >= patience && took < patience * 4, "{took:?}");
+    assert!(start.elapsed() >= patience, "{:?}", start.elapsed());
     // Whole lines, as far as they were sent, then the end.
     let mut text = Vec::new();
     let _ = peer.reader.read_to_end(&mut text);
@@ -216,19 +215,15 @@ fn stop_does_not_wait_for_stuck_clients() {
     let mut inside = server.connect();
     inside.send("p hang\n");
     let _idle = server.connect();
-    // The server is inside the backend's call.
-    thread::sleep(Duration::from_millis(50));
-    let start = Instant::now();
+    // The server is inside the backend's call, and stays there until after the end.
+    eventually(|| server.fake.hang.has_begun());
     server.control.stop();
-    let took = start.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    assert!(server.clients() <= 1, "only the one inside is left");
+    assert_eq!(server.clients(), 1, "only the one inside is left");
     assert!(!server.path.exists());
-    // Once more, and with nobody left, it is quick.
+    server.fake.hang.go_on();
     server.wait_for_clients(0);
-    let start = Instant::now();
+    // Once more, with nobody left.
     server.control.stop();
-    assert!(start.elapsed() < Duration::from_millis(100));
 }
 
 #[test]
@@ -281,14 +276,22 @@ fn fifty_clients_come_and_go_while_events_flow() {
 
 #[test]
 fn a_subscriber_is_not_woken_for_every_line() {
-    let server = Server::start();
-    let mut peer = server.connect();
-    peer.ask(r#"{"cmd": "subscribe"}"#);
-    let start = Instant::now();
-    for number in 0..200 {
-        server.feed.publish("g", "e", number.to_string().as_bytes());
-        assert_eq!(peer.next(), Some(json!(number)));
-    }
-    // Each line after the first waits for one nap at most.
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let wake = Arc::new(Wake::new().expect("an eventfd"));
+    let mailbox = Arc::new(feed::Mailbox::new(Arc::clone(&wake)));
+    let feed = Feed::new();
+    feed.subscribe(&mailbox, feed::Filter::new(None));
+    // Wake-ups since the last look, while 200 lines come.
+    let wakes = || {
+        (0..200).for_each(|_| feed.publish("g", "e", LINE.as_bytes()));
+        let mut count = [0; 8];
+        rustix::io::read(&*wake, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+    };
+    let mut out = Vec::new();
+    assert_eq!(wakes(), 1);
+    // Who found something looks again by himself, until he finds nothing.
+    assert!(mailbox.take(&mut out));
+    assert_eq!(wakes(), 0);
+    assert!(mailbox.take(&mut out) && !mailbox.take(&mut out));
+    assert_eq!(wakes(), 1);
+    assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 400);
 }

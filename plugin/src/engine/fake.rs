@@ -398,7 +398,7 @@ impl Bench {
 
     /// All lines.
     pub(crate) fn finish_whole(&self) -> Vec<String> {
-        assert!(self.writer.finish(std::time::Duration::from_secs(20)), "the writer ends");
+        assert!(self.writer.finish(std::time::Duration::from_secs(120)), "the writer ends");
         let text = std::fs::read_to_string(self.out.path()).expect("written");
         text.lines().map(str::to_owned).collect()
     }

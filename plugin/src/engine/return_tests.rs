@@ -288,7 +288,7 @@ fn the_record_shows_result_saved_arguments_and_latency() {
     let (head, latency) = lines[0].split_once(" t=").expect("the last argument");
     assert_eq!(head, "a: (caller+0x10/0xd00 <- do_one) r=-2 one=0x1234 two=77");
     let latency: u64 = latency.parse().expect("a number");
-    assert!((2_000_000..2_000_000_000).contains(&latency), "{latency} ns");
+    assert!((2_000_000..120_000_000_000).contains(&latency), "{latency} ns");
 }
 
 #[test]

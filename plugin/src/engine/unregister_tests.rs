@@ -148,7 +148,7 @@ fn no_handler_runs_after_unregister_and_the_others_miss_nothing() {
             let id = bench.add_like(DO_ONE, output, handler);
             let start = Instant::now();
             while round % 8 == 0 && probe.returns.load(Ordering::SeqCst) == 0 {
-                assert!(start.elapsed() < Duration::from_secs(10), "no call returns");
+                assert!(start.elapsed() < Duration::from_secs(120), "no call returns");
                 std::thread::yield_now();
             }
             bench.remove(id);

@@ -23,7 +23,7 @@ fn an_index_is_used_again_after_its_last_record_with_counters_at_zero() {
     bench.writer.retire_output(first);
     let start = std::time::Instant::now();
     while bench.totals(first) != Totals::default() {
-        assert!(start.elapsed().as_secs() < 20, "the index does not become free");
+        assert!(start.elapsed().as_secs() < 120, "the index does not become free");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     let (_, again) = bench.probe("p:new do_one b=%bx:u64");
