@@ -1,10 +1,10 @@
 //! The harness itself, without a plugin.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qkprobe_harness::Error;
 use qkprobe_symbols::KernelImage;
-use qkprobe_tests::{Boot, BootError, Cache, Gate, GuestArch, GuestKernel, Qemu, Signal, gate};
+use qkprobe_tests::{Boot, BootError, Cache, Gate, GuestArch, GuestKernel, PATIENCE, Qemu, Signal, gate};
 
 #[test]
 fn script_is_done_line_by_line() {
@@ -80,10 +80,13 @@ fn failures_are_reported_and_the_script_goes_on() {
     assert!(boot.reached_end());
 }
 
+/// Those that no test below boots.
 #[test]
-fn every_kernel_boots() {
+fn every_other_kernel_boots() {
+    let others = || GuestKernel::ALL.into_iter().filter(|kernel| GuestKernel::of(kernel.arch()) != *kernel);
+    assert_eq!(others().count(), 3);
     for qemu in Qemu::selected() {
-        for kernel in GuestKernel::ALL {
+        for kernel in others() {
             let boot = Boot::new(qemu, kernel).append("quiet").script(["uname"]).run_ok();
             let release = boot.qk("uname").get("release").unwrap();
             let version = kernel.name().split('-').nth(1).unwrap();
@@ -159,9 +162,11 @@ fn every_guest_does_the_same_script() {
                     "kallsyms /dev/ttyS1",
                     "cat /sys/kernel/tracing/current_tracer",
                 ])
-                .timeout(Duration::from_secs(300))
                 .run_ok();
             let what = format!("{qemu}, {machine}");
+            let version = GuestKernel::of(arch).name().split('-').nth(1).unwrap();
+            let release = boot.qk("uname").get("release").unwrap();
+            assert!(release.starts_with(&format!("{version}.")), "{release} in {what}");
             assert_eq!(boot.qk("uname").get("machine"), Some(machine), "{what}");
             assert_eq!(boot.qk("uname").get("cpus"), Some(cpus.to_string().as_str()), "{what}");
             let [opens, times] = done.map(|command| {
@@ -183,18 +188,22 @@ fn every_guest_does_the_same_script() {
     }
 }
 
+/// And a panic ends QEMU.
 #[test]
 fn every_guest_stops_at_its_gates() {
     for qemu in Qemu::selected() {
         for (arch, machine, _) in MACHINES {
-            let script = [gate("one"), "say first".into(), gate("two"), "say second".into()];
+            let script = [gate("one"), "say first".into(), gate("two"), "say second".into(), "panic".into()];
             let running =
                 Boot::new(qemu, GuestKernel::of(arch)).append("quiet").gates().script(script).spawn().unwrap();
             let mut gates = Gate::of(&running);
             gates.open(&running, "one", "ok say first");
             assert!(!running.console().contains("ok say second"), "{qemu}, {machine}");
             gates.open(&running, "two", "ok say second");
-            running.finish().unwrap().assert_ok();
+            let boot = running.finish().unwrap();
+            let what = format!("{qemu}, {machine}: {}", boot.console);
+            assert!(boot.console.contains("Kernel panic - not syncing: sysrq triggered crash"), "{what}");
+            assert!(!boot.reached_end(), "{what}");
         }
     }
 }
@@ -206,28 +215,15 @@ fn oldest_qemu_boots() {
 }
 
 #[test]
-fn panic_ends_qemu() {
-    for qemu in Qemu::selected() {
-        for (arch, machine, _) in MACHINES {
-            let boot = Boot::new(qemu, GuestKernel::of(arch)).append("quiet").script(["panic"]).run();
-            let what = format!("{qemu}, {machine}: {}", boot.console);
-            assert!(boot.console.contains("Kernel panic - not syncing: sysrq triggered crash"), "{what}");
-            assert!(!boot.reached_end(), "{what}");
-        }
-    }
-}
-
-#[test]
 fn running_guest_takes_signals() {
-    let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).append("quiet").script(["say here", "sleep 60000"]);
+    let boot =
+        Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).append("quiet").script(["say here", "sleep 1000000"]);
     for signal in [Signal::Terminate, Signal::Kill] {
         let mut running = boot.spawn().unwrap();
-        running.wait_for_console("QK 1 ok say here", Duration::from_secs(60)).unwrap();
+        running.wait_for_console("QK 1 ok say here", PATIENCE).unwrap();
         assert!(running.try_wait().unwrap().is_none());
-        let sent = Instant::now();
         running.signal(signal).unwrap();
         let result = running.finish().unwrap();
-        assert!(sent.elapsed() < Duration::from_secs(10));
         assert_eq!(result.status.success(), signal == Signal::Terminate, "{}", result.status);
         assert!(!result.reached_end());
     }
@@ -235,7 +231,7 @@ fn running_guest_takes_signals() {
 
 #[test]
 fn time_is_limited() {
-    let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).script(["say here", "sleep 60000"]);
+    let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1).script(["say here", "sleep 1000000"]);
     let error = boot.clone().timeout(Duration::from_secs(1)).try_run().unwrap_err();
     assert!(matches!(error, BootError::Guest(Error::Timeout { .. })), "{error}");
     let mut running = boot.spawn().unwrap();

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use qkprobe_symbols::{GuestAddr, KernelImage};
-use qkprobe_tests::{Boot, Cache, GuestKernel, Qemu, Running, Threads};
+use qkprobe_tests::{Boot, Cache, Gate, GuestKernel, PATIENCE, Qemu, Running, Threads, gate};
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
 /// The monitor of [`with_monitor`], in the boot's folder, which is QEMU's.
@@ -35,7 +35,7 @@ fn monitor(running: &Running, command: &str) {
 fn wait_for(mut come: impl FnMut() -> bool, what: &str) {
     let start = Instant::now();
     while !come() {
-        assert!(start.elapsed() < Duration::from_secs(90), "{what} did not come");
+        assert!(start.elapsed() < PATIENCE, "{what} did not come");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -58,7 +58,7 @@ fn resets() {
     for qemu in Qemu::selected() {
         let boot = Boot::new(qemu, KERNEL)
             .append("quiet")
-            .script(["getppid 111", "say ready", "sleep 60000"])
+            .script(["getppid 111", "say ready", "sleep 1000000"])
             // The harness says -no-reboot; what comes later wins.
             .extra_args(["-action", "reboot=reset"])
             .plugin_arg("probe=p:boot start_kernel ip=%ip banner=@linux_banner:string")
@@ -100,7 +100,7 @@ fn resets_in_little_memory() {
         let boot = Boot::new(qemu, KERNEL)
             .memory(128)
             .append("quiet")
-            .script(["getppid 10", "say ready", "sleep 60000"])
+            .script(["getppid 10", "say ready", "sleep 1000000"])
             .extra_args(["-action", "reboot=reset"])
             .plugin_arg("count=p:early startup_64")
             .plugin_arg("count=p:boots start_kernel")
@@ -140,20 +140,18 @@ fn panic() {
     }
 }
 
-fn two_on_one_thread(qemu: Qemu) -> Boot {
-    Boot::new(qemu, KERNEL)
-        .smp(2)
-        .threads(Threads::Single)
-        .append("quiet")
-        .script(["threads 2 getppid 1000"])
-        .plugin_arg("count=p:counted __x64_sys_getppid")
-        .plugin_arg("probe=p:traced __x64_sys_getppid regs=%di")
-}
-
+/// QEMU gives the index of the vCPU that translated the block: a record claims none, and the user is told.
 #[test]
 fn two_vcpus_on_one_thread() {
     for qemu in Qemu::selected() {
-        let result = two_on_one_thread(qemu).run_ok();
+        let boot = Boot::new(qemu, KERNEL)
+            .smp(2)
+            .threads(Threads::Single)
+            .append("quiet")
+            .script(["threads 2 getppid 1000"])
+            .plugin_arg("count=p:counted __x64_sys_getppid")
+            .plugin_arg("probe=p:traced __x64_sys_getppid regs=%di");
+        let result = boot.run_ok();
         let summary = result.summary();
         assert_eq!((summary.probe("counted").hits, summary.probe("traced").hits), (2000, 2000), "{qemu}");
         // Each of the two guest threads has its own saved registers on its stack, whatever CPU number a record shows.
@@ -161,17 +159,9 @@ fn two_vcpus_on_one_thread() {
         let (first, one) = (stacks[0], stacks.iter().filter(|regs| **regs == stacks[0]).count());
         assert_eq!((stacks.len(), one), (2000, 1000), "{qemu}: {first}");
         assert!(result.trace.ends_with("# end: 2000 records written, 0 lost\n"), "{qemu}");
-    }
-}
-
-/// QEMU gives the index of the vCPU that translated the block: a record claims none, and the user is told.
-#[test]
-fn records_of_two_vcpus_on_one_thread_claim_no_vcpu() {
-    for qemu in Qemu::selected() {
-        let result = two_on_one_thread(qemu).run_ok();
         assert_eq!(result.trace.matches("           <...>-0       [---] ..... ").count(), 2000, "{qemu}");
         assert_eq!(result.stderr.matches("records show no CPU").count(), 1, "{qemu}: {}", result.stderr);
-        let result = two_on_one_thread(qemu).plugin_arg("format=json").run_ok();
+        let result = boot.plugin_arg("format=json").run_ok();
         assert_eq!(result.trace.matches(",\"cpu\":null,").count(), 2000, "{qemu}");
     }
 }
@@ -212,22 +202,25 @@ fn a_snapshot_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = folder.path().join("snapshot");
     let boot = |qemu| {
-        let script = ["say saved", "sleep 3000", "getppid 222", "say done"];
-        with_monitor(Boot::new(qemu, KERNEL).append("quiet").script(script))
+        let script = ["say saved", &gate("restored"), "getppid 222", "say done"];
+        with_monitor(Boot::new(qemu, KERNEL).append("quiet").gates().script(script))
     };
     for qemu in Qemu::selected() {
         let mut running = boot(qemu).spawn().unwrap();
-        running.wait_for_console("ok say saved", Duration::from_secs(60)).unwrap();
+        running.wait_for_console("ok say saved", PATIENCE).unwrap();
         // Stops the machine, and waits until all is in the file.
         monitor(&running, &format!("migrate file:{}", snapshot.display()));
         monitor(&running, "quit");
         assert!(running.finish().unwrap().status.success());
-        let result = boot(qemu)
+        let running = boot(qemu)
             .extra_args(["-incoming", &format!("file:{}", snapshot.display())])
             .plugin_arg("count=p:counted __x64_sys_getppid")
             .plugin_arg("probe=p:traced __x64_sys_getppid ip=%ip banner=@linux_banner:string")
             .plugin_arg("count=p:boot start_kernel")
-            .run();
+            .spawn()
+            .unwrap();
+        Gate::of(&running).open(&running, "restored", "ok say done");
+        let result = running.finish().unwrap();
         assert!(result.status.success() && result.reached_end(), "{qemu}: {}{}", result.console, result.stderr);
         let summary = result.summary();
         let hits = ["counted", "traced", "boot"].map(|name| summary.probe(name).hits);
@@ -281,7 +274,7 @@ fn a_hundred_thousand_probes() {
                 .plugin_arg("count=p:getppid __x64_sys_getppid");
             let start = Instant::now();
             let mut running = configs.iter().cloned().fold(boot, Boot::plugin_arg).spawn().unwrap();
-            running.wait_for_console("SeaBIOS", Duration::from_secs(60)).unwrap();
+            running.wait_for_console("SeaBIOS", PATIENCE).unwrap();
             let loaded = start.elapsed();
             let result = running.finish().unwrap();
             result.assert_ok();
@@ -312,8 +305,7 @@ fn a_hundred_thousand_probes() {
 fn a_hundred_thousand_probes_in_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let configs = many_configs(folder.path(), 100_000, 100_000);
-    let boot =
-        Boot::new(Qemu::V11_1, KERNEL).extra_args(["-S"]).timeout(Duration::from_secs(60)).plugin_arg(&configs[0]);
+    let boot = Boot::new(Qemu::V11_1, KERNEL).extra_args(["-S"]).plugin_arg(&configs[0]);
     let running = with_monitor(boot).spawn().unwrap();
     monitor(&running, "quit");
     let result = running.finish().unwrap();
