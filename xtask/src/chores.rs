@@ -1,4 +1,4 @@
-//! `cargo xtask test`, `bench` and `ci`: which of cargo's commands, with what, in which order.
+//! `cargo xtask test`, `bench` and `ci`: which of cargo's commands, with what, in which order. The tests themselves are run by [`suite`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use qkprobe_tests::{Cache, GuestArch};
 
+use crate::load::Load;
 use crate::process::{interactive, output};
 use crate::setup::{self, Background};
+use crate::suite::{self, How, Job};
 
 /// The licence checker that `ci` uses, pinned so that a run means the same next year.
 const CARGO_DENY: &str = "0.20.2";
@@ -15,18 +17,43 @@ const CARGO_DENY: &str = "0.20.2";
 /// The packages whose tests boot guests.
 const BOOTING: [&str; 2] = ["qkprobe-tests", "qkprobe"];
 
+/// Tests of which each runs two guests at a time.
+const TWO_GUESTS: [&str; 6] = [
+    "configs::tests_to_copy",
+    "leftovers::interrupted",
+    "leftovers::twenty",
+    "machines::",
+    "tutorial::another",
+    "verdicts::every",
+];
+
+/// What `--quick` boots: one guest of each architecture.
+const QUICK: [&str; 2] = ["counts::branches_add_up", "guests::"];
+
+/// What `--stress` runs beside the tests.
+const STRESS_LOOPS: usize = 3;
+
 /// What `test` is asked for.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct TestOptions {
     /// Only tests that boot nothing; needs no set-up
     #[arg(long)]
     unit: bool,
-    /// Only tests whose name contains this
+    /// Only the unit tests, and one boot for each architecture
+    #[arg(long, conflicts_with = "unit")]
+    quick: bool,
+    /// Everything twice in a row, with three busy loops beside it
+    #[arg(long)]
+    stress: bool,
+    /// Only tests whose name contains this; those that boot are called PROGRAM::TEST
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
     /// Boot only this QEMU
     #[arg(long, value_name = "VERSION", value_parser = ["10.0", "11.1"])]
     qemu: Option<String>,
+    /// How many guests run at a time, if not one more than this machine has CPUs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    jobs: Option<u8>,
 }
 
 /// What `bench` is asked for.
@@ -37,7 +64,7 @@ pub(crate) struct BenchOptions {
     arguments: Vec<String>,
 }
 
-/// Runs unit tests, then tests that boot. What these need is fetched and built meanwhile.
+/// Builds and runs the tests. What those that boot need is fetched and built meanwhile.
 ///
 /// # Errors
 /// The first part that failed.
@@ -46,32 +73,73 @@ pub(crate) fn test(options: &TestOptions) -> Result<(), String> {
     test_with(options, setup)
 }
 
-fn test_with(options: &TestOptions, setup: Option<Background>) -> Result<(), String> {
-    let filter = options.filter.as_slice();
-    let mut unit = cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"]);
-    unit.args(BOOTING.iter().flat_map(|package| ["--exclude", package]));
-    // Doc tests are a command of their own as soon as targets are named.
-    let mut docs = cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]);
-    // The registry on shuttle's primitives: every scenario under thousands of schedules.
-    let mut model = cargo(&["test", "--package", "qkprobe-plugin", "--lib", "--features", "shuttle"]);
-    for command in [&mut unit, &mut docs] {
-        command.args(filter);
+fn test_with(options: &TestOptions, mut setup: Option<Background>) -> Result<(), String> {
+    // All in one, so that nothing is built twice for the sake of another selection of packages.
+    let mut all = cargo(&["test", "--workspace", "--all-targets"]);
+    if options.unit {
+        all.args(BOOTING.iter().flat_map(|package| ["--exclude", package]));
     }
-    // One filter is all that cargo takes.
-    model.arg(options.filter.as_deref().unwrap_or("registry::model"));
-    step("unit tests", &mut unit)?;
-    step("doc tests", &mut docs)?;
-    step("model checks", &mut model)?;
-    let Some(setup) = setup else { return Ok(()) };
-    build_plugin()?;
-    setup.wait()?;
-    let mut boots = cargo(&["test", "--all-targets", "--no-fail-fast"]);
-    boots.args(BOOTING.iter().flat_map(|package| ["--package", package]));
-    boots.args(filter).args(["--", "--test-threads=2"]);
-    if let Some(version) = &options.qemu {
-        boots.env("QKPROBE_QEMU", version);
+    let programs = step_with("test programs", || suite::build(&mut all))?;
+    let (booting, unit): (Vec<_>, Vec<_>) =
+        programs.into_iter().partition(|program| BOOTING.contains(&program.package.as_str()));
+    let mut jobs = Vec::new();
+    for program in &unit {
+        jobs.extend(program.whole(options.filter.as_deref())?);
     }
-    step("boot tests", &mut boots)
+    if !options.quick {
+        // The registry on shuttle's primitives: every scenario under thousands of schedules.
+        let mut model = cargo(&["test", "--package", "qkprobe-plugin", "--lib", "--features", "shuttle"]);
+        for program in step_with("model checks' program", || suite::build(&mut model))? {
+            let program = program.named("model checks");
+            jobs.extend(program.whole(Some(options.filter.as_deref().unwrap_or("registry::model")))?);
+        }
+        // Doc tests are a command of their own as soon as targets are named.
+        let mut docs = cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]);
+        step("doc tests", docs.args(&options.filter))?;
+    }
+    if !options.unit {
+        // Those of the tests beside it: they have its dependencies.
+        build_release(&["qkprobe-plugin", "api_check", "open_watch"])?;
+    }
+    if let Some(setup) = setup.take_if(|setup| !setup.is_finished() && !options.stress) {
+        // There is something to do meanwhile.
+        run(std::mem::take(&mut jobs), options)?;
+        setup.wait()?;
+    } else if let Some(setup) = setup {
+        setup.wait()?;
+    }
+    for program in &booting {
+        jobs.extend(program.tests(|name| options.guests(name))?);
+    }
+    if !options.stress {
+        return run(jobs, options);
+    }
+    let _load = Load::start(STRESS_LOOPS);
+    for round in 1..=2 {
+        eprintln!("==> round {round} of 2, with {STRESS_LOOPS} busy loops");
+        run(jobs.clone(), options)?;
+    }
+    Ok(())
+}
+
+impl TestOptions {
+    /// How many guests a test runs at a time; none: it is not asked for.
+    fn guests(&self, name: &str) -> Option<usize> {
+        let begins = |list: &[&str]| list.iter().any(|start| name.starts_with(start));
+        let wanted = self.filter.as_ref().is_none_or(|filter| name.contains(filter)) && (!self.quick || begins(&QUICK));
+        wanted.then(|| if begins(&TWO_GUESTS) { 2 } else { 1 })
+    }
+}
+
+fn run(jobs: Vec<Job>, options: &TestOptions) -> Result<(), String> {
+    // A guest waits now and then, and the loops leave no CPU alone.
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    let guests = options.jobs.map_or(if options.stress { cpus } else { cpus + 1 }, usize::from);
+    let qemu = options.qemu.iter().map(|version| ("QKPROBE_QEMU", version.as_str()));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let variables: Vec<_> = qemu.collect();
+    let how = How { guests, variables: &variables, memory: &target.join("test-seconds.json") };
+    suite::run(jobs, how)
 }
 
 /// Runs the benchmark program.
@@ -109,7 +177,12 @@ pub(crate) fn ci() -> Result<(), String> {
 /// # Errors
 /// What cargo said is on the terminal already.
 pub(crate) fn build_plugin() -> Result<(), String> {
-    step("plugin", &mut cargo(&["build", "--package", "qkprobe-plugin", "--release"]))
+    build_release(&["qkprobe-plugin"])
+}
+
+fn build_release(packages: &[&str]) -> Result<(), String> {
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    step("plugin", cargo(&["build", "--release"]).args(packages))
 }
 
 /// The folder of the workspace.
@@ -125,11 +198,15 @@ fn cargo(args: &[&str]) -> Command {
 }
 
 fn step(name: &str, command: &mut Command) -> Result<(), String> {
+    step_with(name, || interactive(command))
+}
+
+fn step_with<T>(name: &str, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let start = Instant::now();
     eprintln!("==> {name}");
-    interactive(command)?;
+    let done = work()?;
     eprintln!("==> {name}: done in {:.1} s", start.elapsed().as_secs_f32());
-    Ok(())
+    Ok(done)
 }
 
 /// The licence checker: the one that is installed, or one of our own in the cache.

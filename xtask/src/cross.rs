@@ -13,7 +13,7 @@ use crate::debian::{Choice, Part, unpack};
 use crate::recipes::{Tools, executable};
 
 /// The oldest Debian that the set-up knows, so that the programs run on all of them.
-const SUITE: Choice = Choice { suites: &["bookworm"], exceptions: &[] };
+pub(crate) const SUITE: Choice = Choice { suites: &["bookworm"], exceptions: &[] };
 
 /// Sets the libraries for the program and for what it starts (cc1, as, ld, m4).
 pub(crate) const WRAPPER: &str = r#"#!/bin/sh

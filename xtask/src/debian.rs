@@ -68,11 +68,12 @@ pub(crate) fn check_host() -> Result<(), String> {
 }
 
 impl Apt {
-    /// Writes the private configuration below `root` and fetches the indexes.
+    /// Writes the private configuration below `root` and fetches the indexes of these suites, and of other machines' packages if
+    /// they are wanted.
     ///
     /// # Errors
     /// No mirror is configured on this machine, or none of them answers.
-    pub(crate) fn open(root: &Path, progress: &Progress) -> Result<Self, String> {
+    pub(crate) fn open(root: &Path, suites: &[&str], foreign: bool, progress: &Progress) -> Result<Self, String> {
         let apt = Self { root: root.to_owned() };
         let io = |error: std::io::Error| format!("{}: {error}", root.display());
         for folder in ["sources", "preferences", "state/lists/partial", "cache/archives/partial", "log"] {
@@ -82,7 +83,7 @@ impl Apt {
         fs::write(root.join("apt.conf"), apt.configuration()).map_err(io)?;
         let mut failure = "no Debian mirror in this machine's apt sources (/etc/apt/sources.list.d)".to_owned();
         for mirror in mirrors()? {
-            fs::write(root.join("sources/debian.sources"), sources(&mirror)).map_err(io)?;
+            fs::write(root.join("sources/debian.sources"), sources(&mirror, suites, foreign)).map_err(io)?;
             match apt.update(progress) {
                 Ok(()) => return Ok(apt),
                 Err(error) => failure = error,
@@ -329,16 +330,15 @@ fn mirrors_in(plan: &str, codename: &str) -> Vec<String> {
     found
 }
 
-fn sources(mirror: &str) -> String {
-    let (suite, foreign) = FOREIGN;
-    [(SUITES.join(" "), "amd64".to_owned()), (suite.to_owned(), foreign.join(" "))]
-        .map(|(suites, architectures)| {
-            format!(
-                "Types: deb\nURIs: {mirror}\nSuites: {suites}\nComponents: main\nArchitectures: {architectures}\n\
-                 Signed-By: {KEYRING}\n"
-            )
-        })
-        .join("\n")
+fn sources(mirror: &str, suites: &[&str], foreign: bool) -> String {
+    let others = foreign.then(|| (FOREIGN.0.to_owned(), FOREIGN.1.join(" ")));
+    let sources = [(suites.join(" "), "amd64".to_owned())].into_iter().chain(others).map(|(suites, architectures)| {
+        format!(
+            "Types: deb\nURIs: {mirror}\nSuites: {suites}\nComponents: main\nArchitectures: {architectures}\n\
+             Signed-By: {KEYRING}\n"
+        )
+    });
+    sources.collect::<Vec<_>>().join("\n")
 }
 
 fn debs_in(folder: &Path) -> Result<Vec<PathBuf>, String> {
@@ -354,7 +354,16 @@ fn debs_in(folder: &Path) -> Result<Vec<PathBuf>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::mirrors_in;
+    use super::{mirrors_in, sources};
+
+    #[test]
+    fn only_the_suites_that_are_wanted() {
+        let text = sources("http://mirror.example/debian", &["bookworm", "trixie"], false);
+        assert!(text.contains("Suites: bookworm trixie\n") && text.contains("Architectures: amd64\n"), "{text}");
+        assert!(!text.contains("backports") && !text.contains("ppc64el"), "{text}");
+        let text = sources("http://mirror.example/debian", &["trixie"], true);
+        assert!(text.contains("Suites: bookworm\nComponents: main\nArchitectures: i386 ppc64el\n"), "{text}");
+    }
 
     #[test]
     fn mirrors_of_this_release() {

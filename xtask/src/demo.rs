@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qkprobe_tests::{Boot, GuestArch, GuestKernel, Qemu};
+use qkprobe_tests::{Boot, GuestKernel, Qemu};
 
 use crate::{chores, setup};
 
@@ -27,7 +27,7 @@ Lines with `guest |` are the guest's own console, the others are the trace.
 /// # Errors
 /// A text for the user.
 pub(crate) fn run() -> Result<(), String> {
-    setup::run(&setup::Options::only(GuestArch::X86_64))?;
+    setup::run(&setup::Options::demo())?;
     chores::build_plugin()?;
     println!("{EXPLANATION}");
     let boot = Boot::new(Qemu::V11_1, GuestKernel::X86_64Cloud6_1)

@@ -3,7 +3,8 @@
 //! - `setup` fills the cache outside of the checkout with QEMU, guest kernels and the init program: [`setup`] decides
 //!   what is to be made, [`recipes`] says how ([`kernels`], [`programs`] and [`cross`] those that are more than unpacking),
 //!   [`debian`] brings the packages, [`manifest`] remembers what is complete.
-//! - `test`, `bench` and `ci` run cargo in the right order: [`chores`].
+//! - `test`, `bench` and `ci` run cargo in the right order: [`chores`]. Tests are run by [`suite`], with the busy loops of [`load`]
+//!   beside them if they are to be stressed.
 //! - `demo` boots a guest with probes: [`demo`].
 
 mod chores;
@@ -12,6 +13,7 @@ mod debian;
 mod demo;
 mod hash;
 mod kernels;
+mod load;
 mod manifest;
 mod process;
 mod programs;
@@ -19,6 +21,7 @@ mod progress;
 mod queue;
 mod recipes;
 mod setup;
+mod suite;
 
 use std::process::ExitCode;
 
@@ -72,8 +75,11 @@ Examples:
 
 const TEST_EXAMPLES: &str = "\
 Examples:
-  cargo xtask test
+  cargo xtask test                              everything
+  cargo xtask test --quick                      units, and one boot for each architecture: at most 5 minutes
+  cargo xtask test --stress                     everything, twice in a row, on a machine that has other things to do
   cargo xtask test --unit --filter decode
+  cargo xtask test --filter counts::            the tests of one program that boots guests
   cargo xtask test --qemu 10.0 --filter openat";
 
 fn main() -> ExitCode {

@@ -109,6 +109,11 @@ pub(crate) fn all() -> Vec<Recipe> {
     recipes
 }
 
+/// What the demo boots: one QEMU, one kernel, the init program.
+pub(crate) fn for_demo() -> Vec<Recipe> {
+    vec![init(GuestArch::X86_64), qemu(Qemu::V11_1), kernel(GuestKernel::X86_64Cloud6_1)]
+}
+
 /// The recipes for these guests, in order: all if none is named.
 pub(crate) fn for_guests(arches: &[GuestArch]) -> Vec<Recipe> {
     let mut recipes = all();
@@ -177,6 +182,22 @@ impl Recipe {
     /// Whether it takes packages from Debian.
     pub(crate) fn needs_packages(&self) -> bool {
         !matches!(self.kind, Kind::Init | Kind::Bare)
+    }
+
+    /// The suites of Debian that it takes packages from.
+    pub(crate) fn suites(&self) -> Vec<&'static str> {
+        match self.kind {
+            Kind::Qemu { choice, .. } | Kind::Kernel { choice, .. } => {
+                choice.suites.iter().copied().chain(choice.exceptions.iter().map(|(_, suite)| *suite)).collect()
+            }
+            Kind::Build | Kind::Compiler | Kind::BuildTools => cross::SUITE.suites.to_vec(),
+            Kind::Init | Kind::Bare => Vec::new(),
+        }
+    }
+
+    /// Whether it takes packages for another machine than this one.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self.kind, Kind::Kernel { .. }) && self.arch != Some(GuestArch::X86_64)
     }
 
     /// The folders that must be complete before this one is made.
@@ -307,7 +328,7 @@ fn check_version(program: &Path, wanted: &str) -> Result<String, String> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{GuestArch, all, for_guests};
+    use super::{GuestArch, all, for_demo, for_guests};
 
     #[test]
     fn what_is_needed_comes_before() {
@@ -332,6 +353,21 @@ mod tests {
             assert!(sparc64.iter().any(|have| have == folder), "{folder} of {sparc64:?}");
         }
         assert!(!sparc64.iter().any(|folder| folder.contains("x86_64") || folder.contains("ppc")), "{sparc64:?}");
+    }
+
+    #[test]
+    fn the_demo_needs_little() {
+        let recipes = for_demo();
+        let folders: Vec<&str> = recipes.iter().map(|recipe| recipe.folder.as_str()).collect();
+        assert_eq!(folders, ["init/x86_64", "qemu/11.1", "guests/x86_64-6.1-cloud"]);
+        let suites: HashSet<&str> = recipes.iter().flat_map(super::Recipe::suites).collect();
+        assert_eq!(suites, HashSet::from(["bookworm", "trixie", "trixie-backports"]));
+        assert!(!recipes.iter().any(super::Recipe::is_foreign));
+        // And they are the same as everybody's, so that nothing is made twice.
+        let all: HashSet<String> = all().iter().map(super::Recipe::stamp).collect();
+        assert!(recipes.iter().all(|recipe| all.contains(&recipe.stamp())));
+        let suites: HashSet<&str> = super::all().iter().flat_map(super::Recipe::suites).collect();
+        assert_eq!(suites.len(), 4);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! what is missing or outdated (two at a time, in the order of [`queue`], each in a folder of its own that is renamed
 //! when it is complete), note each in the manifest at once. [`Background`] does all that while something else goes on.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// Make everything anew, with the newest versions that the suites have
     #[arg(long)]
     refresh: bool,
+    /// Only what the demo needs
+    #[arg(skip)]
+    demo: bool,
 }
 
 fn guest(text: &str) -> Result<GuestArch, String> {
@@ -47,6 +51,15 @@ impl Options {
     /// Only what guests of this architecture need.
     pub(crate) fn only(arch: GuestArch) -> Self {
         Self { arch: vec![arch], ..Self::default() }
+    }
+
+    /// Only what the demo boots.
+    pub(crate) fn demo() -> Self {
+        Self { demo: true, ..Self::default() }
+    }
+
+    fn recipes(&self) -> Vec<Recipe> {
+        if self.demo { recipes::for_demo() } else { recipes::for_guests(&self.arch) }
     }
 }
 
@@ -72,10 +85,15 @@ impl Background {
     /// The host lacks what building takes.
     pub(crate) fn start(options: Options) -> Result<Self, String> {
         // It may talk to the user: before, not behind.
-        host_packages()?;
+        host_packages(&options)?;
         let progress = Progress::new(true);
         let theirs = progress.clone();
         Ok(Self { thread: thread::spawn(move || set_up(&options, &theirs)), progress })
+    }
+
+    /// Whether it has ended, well or not.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Waits for its end, and shows what it does from now on.
@@ -99,7 +117,7 @@ fn set_up(options: &Options, progress: &Progress) -> Result<Cache, String> {
     let _lock = lock(root)?;
     let staging = root.join("staging");
     let mut manifest = Manifest::load(&cache.manifest())?;
-    let wanted = recipes::for_guests(&options.arch);
+    let wanted = options.recipes();
     let items = wanted.len();
     let pending: Vec<Recipe> = wanted
         .into_iter()
@@ -116,7 +134,7 @@ fn set_up(options: &Options, progress: &Progress) -> Result<Cache, String> {
     manifest.items.retain(|folder, _| recipes::all().iter().any(|recipe| recipe.folder == *folder));
     remove(&staging)?;
     eprintln!("setting up {}: {} of {items} items to make", root.display(), pending.len());
-    host_packages()?;
+    host_packages(options)?;
     let failures = make(pending, &cache, manifest, &staging, progress);
     remove(&staging)?;
     if failures.is_empty() {
@@ -131,7 +149,9 @@ fn make(pending: Vec<Recipe>, cache: &Cache, manifest: Manifest, staging: &Path,
     let mut failures = Vec::new();
     let apt = pending.iter().any(Recipe::needs_packages).then(|| {
         debian::check_host()?;
-        Apt::open(&staging.join("apt"), progress)
+        let suites: BTreeSet<&str> = pending.iter().flat_map(Recipe::suites).collect();
+        let foreign = pending.iter().any(Recipe::is_foreign);
+        Apt::open(&staging.join("apt"), &suites.into_iter().collect::<Vec<_>>(), foreign, progress)
     });
     let (apt, pending) = match apt.transpose() {
         Ok(apt) => (apt, pending),
@@ -197,8 +217,8 @@ fn make_one(recipe: &Recipe, work: Work<'_>, progress: &Progress) -> Result<(), 
     Ok(())
 }
 
-/// Compiler and debugger of this machine. For root they are installed, everybody else is told.
-fn host_packages() -> Result<(), String> {
+/// Compiler and debugger of this machine, of which the demo needs no debugger. For root they are installed, everybody else is told.
+fn host_packages(options: &Options) -> Result<(), String> {
     let static_libc =
         || output(Command::new("gcc").arg("-print-file-name=libc.a")).is_ok_and(|path| path.trim().starts_with('/'));
     let mut missing = Vec::new();
@@ -209,7 +229,7 @@ fn host_packages() -> Result<(), String> {
         missing.push("libc6-dev");
     }
     let needed = !missing.is_empty();
-    if !is_installed("gdb") {
+    if !options.demo && !is_installed("gdb") {
         missing.push("gdb");
     }
     if missing.is_empty() {
