@@ -69,6 +69,9 @@ pub struct Status {
     pub armed_sites: usize,
     /// Probes that are registered.
     pub probes: usize,
+    /// All changes that were asked for have taken effect in the guest.
+    #[serde(default)]
+    pub settled: bool,
     /// What keeps probes from arming.
     pub problem: Option<String>,
     /// vCPUs that a `stop` probe holds.

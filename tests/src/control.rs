@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use qkprobe_harness::Error;
 use qkprobe_harness::control::Control;
@@ -132,26 +133,54 @@ impl ControlClient {
         self.try_request(request.clone()).unwrap_or_else(|error| panic!("{request}: {error}"))
     }
 
-    /// Adds one probe, which must be armed at once.
+    /// Adds one probe, and waits until it is armed.
     ///
     /// # Panics
-    /// Otherwise.
+    /// The server refuses, or it does not arm.
     #[track_caller]
     pub fn add(&mut self, definition: &str) -> Value {
         self.add_with(json!({ "def": definition }))
     }
 
-    /// Adds one probe with options, which must be armed at once.
+    /// Adds one probe with options, and waits until it is armed.
     ///
     /// # Panics
-    /// Otherwise.
+    /// The server refuses, or it does not arm.
     #[track_caller]
     pub fn add_with(&mut self, mut table: Value) -> Value {
         table["cmd"] = "add".into();
         let mut result = self.request(table.clone());
         let added = result["added"][0].take();
-        assert_eq!(added["armed"], true, "{table}: {added}");
+        assert!(added["address"].is_string(), "{table}: {added}");
+        if added["armed"] != true {
+            self.settle();
+        }
         added
+    }
+
+    /// Switches probes on (`enable`) or off (`disable`), and waits until the guest runs so; returns how many.
+    ///
+    /// # Panics
+    /// The server refuses, or the guest does not come by.
+    #[track_caller]
+    pub fn switch(&mut self, cmd: &str, event: &str) -> u64 {
+        let count = self.request(json!({ "cmd": cmd, "event": event }))["count"].as_u64();
+        self.settle();
+        count.unwrap_or_else(|| panic!("{cmd} {event}: no count"))
+    }
+
+    /// A reply waits for the guest for a second, which a guest on a busy machine may spend without a CPU.
+    #[track_caller]
+    fn settle(&mut self) {
+        let start = Instant::now();
+        loop {
+            let status = self.status();
+            if status["settled"] == true && status["kernel_found"] == true {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{status}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Deletes what a selector names.

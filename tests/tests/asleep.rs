@@ -16,11 +16,10 @@ const GUESTS: [(GuestKernel, u32, &str); 3] = [
 ];
 const TIMES: usize = 20;
 
-/// Adds a probe, which is armed when the reply comes: the plugin wakes the vCPUs for that.
+/// Adds a probe, which arms by itself: the plugin wakes the vCPUs for that.
 #[track_caller]
-fn add(client: &mut ControlClient, what: &str, def: &str) {
-    let result = client.request(json!({"cmd": "add", "def": def, "action": "count"}));
-    assert_eq!(result["added"][0]["armed"], true, "{what}: {def}: {result}");
+fn add(client: &mut ControlClient, def: &str) {
+    client.add_with(json!({"def": def, "action": "count"}));
 }
 
 #[test]
@@ -42,16 +41,16 @@ fn probes_arm_where_nothing_runs() {
 
             // The guest sleeps until its gate opens.
             for time in 0..TIMES {
-                add(&mut client, &what, &format!("p:t{time} {place}"));
+                add(&mut client, &format!("p:t{time} {place}"));
                 assert_eq!(client.delete(&format!("t{time}"))[0].hits, 0, "{what}");
             }
-            add(&mut client, &what, &format!("p:asleep {place}"));
+            add(&mut client, &format!("p:asleep {place}"));
             qmp.qmp("stop", &json!({}));
             for time in 0..TIMES {
-                add(&mut client, &what, &format!("p:t{time} vfs_read"));
+                add(&mut client, &format!("p:t{time} vfs_read"));
                 assert_eq!(client.delete(&format!("t{time}"))[0].hits, 0, "{what}");
             }
-            add(&mut client, &what, &format!("p:stopped {place}"));
+            add(&mut client, &format!("p:stopped {place}"));
             qmp.qmp("cont", &json!({}));
             gates.open(&running, "0", "ok say done-0.");
             for event in ["asleep", "stopped"] {

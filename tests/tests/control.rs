@@ -92,7 +92,7 @@ fn disabled_and_enabled_while_the_guest_runs() {
             .plugin_arg(format!("count=p:alone {GETPPID}+{second}"));
         let mut guest = Guest::start(boot, (0..6).map(|step| format!("getppid {}", 10u64.pow(step))));
         let set = |guest: &mut Guest, cmd: &str, event: &str| {
-            assert_eq!(guest.client.request(json!({"cmd": cmd, "event": event}))["count"], 1, "{qemu}: {cmd} {event}");
+            assert_eq!(guest.client.switch(cmd, event), 1, "{qemu}: {cmd} {event}");
         };
         guest.step();
         set(&mut guest, "disable", "count");
@@ -129,7 +129,7 @@ fn disabled_from_the_start() {
         guest.client.request(json!({"cmd": "add", "def": format!("p:rests {GETPPID}"), "enabled": false}));
         guest.client.add("p:other do_sys_openat2");
         guest.step();
-        guest.client.request(json!({"cmd": "enable", "event": "rests"}));
+        guest.client.switch("enable", "rests");
         guest.step();
         guest.client.delete("other");
         assert_eq!(guest.client.delete("rests")[0].hits, 10, "{qemu}");

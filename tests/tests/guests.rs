@@ -1,7 +1,6 @@
 //! What every guest architecture owes, whatever its byte order, word size and registers, beside what its own test program shows.
 
 use qkprobe_tests::{Boot, Guest, GuestArch, GuestKernel, Qemu};
-use serde_json::json;
 
 fn boot(arch: GuestArch, qemu: Qemu) -> Boot {
     Boot::new(qemu, GuestKernel::of(arch)).plugin()
@@ -26,10 +25,10 @@ fn switched_on_and_off_at_run_time(arch: GuestArch) {
     let mut expected = guest.client.hits("ppid");
     for _ in 0..3 {
         for (switch, calls) in [("enable", CALLS), ("disable", 0)] {
-            let reply = guest.client.request(json!({ "cmd": switch, "event": "bench/" }));
+            assert_eq!(guest.client.switch(switch, "bench/"), 1, "{arch:?}: {switch}");
             guest.step();
             expected += calls;
-            assert_eq!(guest.client.hits("ppid"), expected, "{arch:?}: after {switch}: {reply}");
+            assert_eq!(guest.client.hits("ppid"), expected, "{arch:?}: after {switch}");
         }
     }
     let result = guest.finish();

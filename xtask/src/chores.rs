@@ -9,7 +9,7 @@ use qkprobe_tests::{Cache, GuestArch};
 use crate::load::Load;
 use crate::process::{interactive, output};
 use crate::setup::{self, Background};
-use crate::suite::{self, How, Job};
+use crate::suite::{self, How, Job, Plan};
 
 /// The licence checker that `ci` uses, pinned so that a run means the same next year.
 const CARGO_DENY: &str = "0.20.2";
@@ -25,6 +25,32 @@ const TWO_GUESTS: [&str; 6] = [
     "machines::",
     "tutorial::another",
     "verdicts::every",
+];
+
+/// Tests that take a minute or more, for a first run: the longest go first. Later ones know better.
+const LONG: [&str; 22] = [
+    "api::",
+    "bare::a_probe",
+    "coexist::",
+    "configs::all_files",
+    "control::fifty",
+    "control_stress::",
+    "counts::",
+    "early::code",
+    "halt_guests::",
+    "harness::every_guest",
+    "i386::",
+    "lives::",
+    "machines::",
+    "order::",
+    "panic::",
+    "powerpc::",
+    "robust::the_reader",
+    "sparc64::",
+    "sparc64_traps::",
+    "symbols_images::",
+    "verdicts::every",
+    "verify::",
 ];
 
 /// What `--quick` boots: one guest of each architecture.
@@ -109,7 +135,7 @@ fn test_with(options: &TestOptions, mut setup: Option<Background>) -> Result<(),
         setup.wait()?;
     }
     for program in &booting {
-        jobs.extend(program.tests(|name| options.guests(name))?);
+        jobs.extend(program.tests(|name| options.plan(name))?);
     }
     if !options.stress {
         return run(jobs, options);
@@ -123,11 +149,12 @@ fn test_with(options: &TestOptions, mut setup: Option<Background>) -> Result<(),
 }
 
 impl TestOptions {
-    /// How many guests a test runs at a time; none: it is not asked for.
-    fn guests(&self, name: &str) -> Option<usize> {
+    /// What is known of a test; none: it is not asked for.
+    fn plan(&self, name: &str) -> Option<Plan> {
         let begins = |list: &[&str]| list.iter().any(|start| name.starts_with(start));
         let wanted = self.filter.as_ref().is_none_or(|filter| name.contains(filter)) && (!self.quick || begins(&QUICK));
-        wanted.then(|| if begins(&TWO_GUESTS) { 2 } else { 1 })
+        let (guests, seconds) = (if begins(&TWO_GUESTS) { 2 } else { 1 }, if begins(&LONG) { 60.0 } else { 15.0 });
+        wanted.then_some(Plan { guests, seconds })
     }
 }
 

@@ -16,9 +16,6 @@ use serde_json::Value;
 
 use crate::process::output;
 
-/// Before the first run, in seconds: of one boot test, and of one program.
-const GUESS: [f64; 2] = [15.0, 10.0];
-
 /// A test program that cargo has built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Program {
@@ -70,8 +67,16 @@ pub(crate) struct Job {
     name: String,
     program: Program,
     arguments: Vec<String>,
+    plan: Plan,
+}
+
+/// What is known of a job beforehand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Plan {
     /// How many guests it runs at a time.
-    guests: usize,
+    pub(crate) guests: usize,
+    /// How long it takes, about, if no run has measured it.
+    pub(crate) seconds: f64,
 }
 
 impl Program {
@@ -85,17 +90,16 @@ impl Program {
         Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }
 
-    /// A job for each test. `guests` says of a name, which is `TARGET::TEST`, how many guests the test runs at a time; none: it is
-    /// not wanted.
+    /// A job for each test. `plan` is asked about its name, which is `TARGET::TEST`; none: it is not wanted.
     ///
     /// # Errors
     /// The program does not list its tests.
-    pub(crate) fn tests(&self, guests: impl Fn(&str) -> Option<usize>) -> Result<Vec<Job>, String> {
+    pub(crate) fn tests(&self, plan: impl Fn(&str) -> Option<Plan>) -> Result<Vec<Job>, String> {
         let target = self.name.rsplit(' ').next().unwrap_or_default();
         let job = |test: String| {
             let name = format!("{target}::{test}");
-            let guests = guests(&name)?;
-            Some(Job { name, program: self.clone(), arguments: vec!["--exact".to_owned(), test], guests })
+            let plan = plan(&name)?;
+            Some(Job { name, program: self.clone(), arguments: vec!["--exact".to_owned(), test], plan })
         };
         Ok(self.list(None)?.into_iter().filter_map(job).collect())
     }
@@ -106,7 +110,8 @@ impl Program {
     /// The program does not list its tests.
     pub(crate) fn whole(&self, filter: Option<&str>) -> Result<Option<Job>, String> {
         let arguments = filter.into_iter().map(str::to_owned).collect();
-        let job = Job { name: self.name.clone(), program: self.clone(), arguments, guests: 1 };
+        let plan = Plan { guests: 1, seconds: 10.0 };
+        let job = Job { name: self.name.clone(), program: self.clone(), arguments, plan };
         Ok((!self.list(filter)?.is_empty()).then_some(job))
     }
 
@@ -222,9 +227,9 @@ fn next(state: &Mutex<State>, changed: &Condvar) -> Option<Job> {
     loop {
         // One that wants more than there is ever runs alone.
         let (room, idle) = (state.room.saturating_sub(state.guests), state.running == 0);
-        if let Some(at) = state.queue.iter().position(|job| job.guests <= room || idle) {
+        if let Some(at) = state.queue.iter().position(|job| job.plan.guests <= room || idle) {
             let job = state.queue.remove(at)?;
-            state.guests += job.guests;
+            state.guests += job.plan.guests;
             state.running += 1;
             return Some(job);
         }
@@ -237,8 +242,7 @@ fn next(state: &Mutex<State>, changed: &Condvar) -> Option<Job> {
 
 /// The longest first, so that the last ones are short and no worker is left alone with a long one.
 fn in_order(mut jobs: Vec<Job>, durations: &Durations) -> VecDeque<Job> {
-    let seconds =
-        |job: &Job| durations.get(&job.name).copied().unwrap_or(if job.is_whole() { GUESS[1] } else { GUESS[0] });
+    let seconds = |job: &Job| durations.get(&job.name).copied().unwrap_or(job.plan.seconds);
     jobs.sort_by(|one, other| seconds(other).total_cmp(&seconds(one)));
     jobs.into()
 }
@@ -266,7 +270,7 @@ impl State {
         };
         let found = counts(&text, success);
         self.running -= 1;
-        self.guests -= job.guests;
+        self.guests -= job.plan.guests;
         self.done += 1;
         self.totals.passed += found.passed;
         self.totals.failed += found.failed;
@@ -297,6 +301,10 @@ mod tests {
         Program { name: name.to_owned(), package: "p".to_owned(), file: "/t/it".into(), folder: "/w/p".into() }
     }
 
+    fn job(name: &str, guests: usize) -> Job {
+        Job { name: name.to_owned(), program: of("p it"), arguments: Vec::new(), plan: Plan { guests, seconds: 10.0 } }
+    }
+
     #[test]
     fn totals_of_a_program() {
         let said = "running 3 tests\ntest result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 4 filtered out; finished in 0.1s\n";
@@ -324,8 +332,6 @@ mod tests {
 
     #[test]
     fn no_more_guests_than_there_is_room_for() {
-        let job =
-            |name: &str, guests| Job { name: name.to_owned(), program: of("p it"), arguments: Vec::new(), guests };
         let queue = VecDeque::from([job("two", 2), job("three", 3), job("one", 1), job("four", 4), job("last", 1)]);
         let state = State {
             all: queue.len(),
@@ -360,9 +366,8 @@ mod tests {
 
     #[test]
     fn the_longest_first() {
-        let job = |name: &str| Job { name: name.to_owned(), program: of("p it"), arguments: Vec::new(), guests: 1 };
         let durations = Durations::from([("a".to_owned(), 1.0), ("b".to_owned(), 70.0), ("c".to_owned(), 3.0)]);
-        let order = in_order(vec![job("a"), job("p it"), job("b"), job("new"), job("c")], &durations);
-        assert_eq!(order.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["b", "new", "p it", "c", "a"]);
+        let order = in_order(vec![job("a", 1), job("p it", 1), job("b", 1), job("new", 1), job("c", 1)], &durations);
+        assert_eq!(order.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["b", "p it", "new", "c", "a"]);
     }
 }

@@ -165,6 +165,8 @@ pub(crate) struct Status {
     pub(crate) armed_sites: usize,
     /// Probes that are registered.
     pub(crate) probes: usize,
+    /// All changes that were asked for have taken effect in the guest.
+    pub(crate) settled: bool,
     /// What keeps probes from arming, if anything does.
     pub(crate) problem: Option<String>,
 }

@@ -143,6 +143,7 @@ impl Backend for Fake {
             slide: Some("0x12000000".into()),
             armed_sites: 1,
             probes: 1,
+            settled: true,
             problem: None,
         }
     }
@@ -289,7 +290,7 @@ fn every_command_answers() {
     assert_eq!(
         peer.result(r#"{"cmd": "status"}"#),
         json!({"qemu": "11.1.3", "api": 7, "target": "x86_64", "kernel_found": true, "slide": "0x12000000",
-            "armed_sites": 1, "probes": 1, "problem": null,
+            "armed_sites": 1, "probes": 1, "settled": true, "problem": null,
             "held": [{"vcpu": 1, "group": "kprobes", "event": "stop", "address": "0x1", "symbol": null}]})
     );
     assert_eq!(peer.result(r#"{"cmd": "continue"}"#), json!({"released": 2}));

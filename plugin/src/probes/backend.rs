@@ -186,6 +186,7 @@ impl Backend for &'static Plugin {
             }),
             armed_sites: self.registry.counts().armed,
             probes: self.probes.lock().list.len(),
+            settled: self.is_settled(),
             problem: self.problem.lock().clone(),
         }
     }

@@ -330,6 +330,11 @@ impl Plugin {
         self.cache.settle(PATIENCE)
     }
 
+    /// The same without waiting.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.cache.settle(Duration::ZERO)
+    }
+
     /// Waits until it is known where the kernel runs: when the first probe comes to a running guest, the kernel's next block
     /// tells.
     pub(crate) fn wait_for_kernel(&self) -> bool {
