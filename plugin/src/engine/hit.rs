@@ -405,6 +405,7 @@ impl<G: GuestState> Frame<'_, G> {
             return;
         };
         let ways = [successors.first, successors.second.unwrap_or(successors.first)];
+        let may_repeat = self.env.arch.may_restart(slot, self.addr);
         let mut instance = Instance {
             kind: Kind::Post,
             token: 0,
@@ -423,8 +424,10 @@ impl<G: GuestState> Frame<'_, G> {
         // The newest last: what is newest arrives first.
         for probe in probes.iter().rev().filter(waits) {
             instance.token = probe.token();
-            // The instruction faulted, or repeats itself: this is the same execution.
-            let again = self.env.pending.cancel(Kind::Post, instance.token, instance.sp, instance.first);
+            // The instruction faulted, or repeats itself: this is the same execution. One that does neither is another vCPU's, in
+            // front of the same successor: the first instructions of a trap run with a program's stack pointer, and programs that
+            // were forked have equal ones.
+            let again = may_repeat && self.env.pending.cancel(Kind::Post, instance.token, instance.sp, instance.first);
             let cell = self.cell(&probe.payload);
             // What has something to do before the instruction has counted a restart that was told already.
             let counts = if restarted { !probe.payload.is_pre() } else { again };
@@ -457,9 +460,7 @@ impl<G: GuestState> Frame<'_, G> {
         let ensure = |key: u64, addr: GuestAddr| landings.ensure(GuestAddr(key), || retranslate(addr));
         let seen =
             ensure(instance.first, first) && (instance.second == instance.first || ensure(instance.second, second));
-        if !seen {
-            pending.cancel(instance.kind, instance.token, instance.sp, instance.first);
-        }
-        seen
+        // One that is not there any more was taken, and counted, by another vCPU on an equal stack.
+        seen || !pending.cancel(instance.kind, instance.token, instance.sp, instance.first)
     }
 }

@@ -184,6 +184,27 @@ fn an_execution_that_begins_again_is_counted_once() {
     bench.finish();
 }
 
+/// Two vCPUs on equal stacks, as programs that were forked have them: each execution ends once, whoever of them is first.
+#[test]
+fn executions_of_two_vcpus_on_equal_stacks() {
+    let mut bench = Bench::with_text();
+    let (_, output) = bench.probe("p:a do_one+9 do post");
+    let (_, second) = bench.probe("p:b do_one+9 do post");
+    let (one, other, state) = (bench.vcpu(0, 1 << 16), bench.vcpu(1, 1 << 16), kernel());
+    bench.execute_last(&one, BRANCH, &state);
+    bench.execute_last(&other, BRANCH, &state);
+    assert_eq!(bench.awaited(), 4);
+    bench.arrive(&one, TAKEN, &state);
+    assert_eq!((bench.totals(output).hits, bench.totals(second).hits, bench.awaited()), (1, 1, 2));
+    bench.arrive(&other, TAKEN, &state);
+    for output in [output, second] {
+        assert_eq!(bench.totals(output), Totals { hits: 2, ..bench.totals(output) });
+        assert_eq!((bench.totals(output).reexecuted, bench.totals(output).missed), (0, 0));
+    }
+    assert_eq!(bench.awaited(), 0);
+    bench.finish();
+}
+
 #[test]
 fn what_cannot_be_awaited_is_missed() {
     let mut bench = Bench::with_text();

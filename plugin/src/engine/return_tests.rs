@@ -248,6 +248,23 @@ fn a_new_life_of_the_kernel_ends_all_calls() {
     bench.finish();
 }
 
+/// Its return cannot be awaited either, but before that is known another vCPU, higher on an equal stack, has found it to be over.
+#[test]
+fn a_call_that_another_vcpu_took_is_not_missed_too() {
+    let mut bench = Bench::with_text();
+    let (_, output) = bench.probe("r1:a do_one");
+    let (vcpu, state) = (bench.vcpu(0, 1 << 16), kernel());
+    let pending = Arc::clone(&bench.pending);
+    bench.retranslate = Box::new(move |_| {
+        pending.end_stack(SP, &mut |_| {});
+        false
+    });
+    call(&bench, &vcpu, &state, DO_ONE);
+    assert_eq!((bench.totals(output).missed, bench.totals(output).entered), (0, 1));
+    assert_eq!(bench.awaited(), 0);
+    bench.finish();
+}
+
 #[test]
 fn a_call_that_cannot_be_awaited_is_missed() {
     let mut bench = Bench::with_text();

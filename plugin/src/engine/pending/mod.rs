@@ -18,6 +18,7 @@ pub(crate) mod landing;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell as StdCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use qkprobe_arch::Arch;
@@ -348,10 +349,20 @@ impl Pending {
     }
 
     /// Something arrives at `addr` with this stack pointer: takes what waited for it, newest first, and tells each to
-    /// `arrived`.
+    /// `arrived`. An instruction has ended once: what else its probe waits for here, another vCPU with an equal stack pointer
+    /// began, and that arrives as well. A function may have been called twice, by a jump to its own begin, and returns at once.
     #[inline]
     pub(crate) fn arrive(&self, sp: u64, addr: u64, arrived: &mut dyn FnMut(&Instance)) {
-        self.sweep(sp, &mut |i| i.kind != Kind::Restart && i.sp == sp && i.arrives(addr), arrived);
+        // Of so many probes at one place; 0 is no token of theirs.
+        let ended: [StdCell<usize>; 8] = std::array::from_fn(|_| StdCell::new(0));
+        let is_first =
+            |i: &Instance| i.kind == Kind::Return || i.token == 0 || ended.iter().all(|token| token.get() != i.token);
+        self.sweep(sp, &mut |i| i.kind != Kind::Restart && i.sp == sp && i.arrives(addr) && is_first(i), &mut |i| {
+            if let (Kind::Post, Some(free)) = (i.kind, ended.iter().find(|token| token.get() == 0)) {
+                free.set(i.token);
+            }
+            arrived(i);
+        });
     }
 
     /// Takes an instance of exactly this kind, waiter, stack pointer and address; returns whether there was one.
