@@ -263,6 +263,23 @@ L three
     ret
 END
 
+/* With an address of 32 bits: the first GB is mapped at 0 as well. */
+SNIP narrow_address, 10
+    mov $narrow - KBASE, %ebx
+    xor %eax, %eax
+    addr32 call *(%ebx)
+    mov $1, %ecx
+    addr32 jmp *(%ebx, %ecx, 8)
+L never
+    ud2
+L callee
+    inc %eax
+    ret
+L target
+    add $16, %eax
+    ret
+END
+
 SNIP jmp_direct, 3
     xor %eax, %eax
     {disp8} jmp 1f
@@ -449,6 +466,8 @@ callees:
     .quad snip_call_memory.one, snip_call_memory.two, snip_call_memory.three, snip_call_memory.one
 targets:
     .quad snip_jmp_indirect.two, snip_jmp_indirect.three, snip_jmp_indirect.four, snip_jmp_indirect.five
+narrow:
+    .quad snip_narrow_address.callee, snip_narrow_address.target
 far_callee:
     .quad snip_far_memory.callee
     .quad OTHER_CS

@@ -284,6 +284,77 @@ L after
     ret
 END
 
+/* The two other instructions that are none, by the manual. */
+SNIP undefined_others, 10
+    cmp %eax, %eax
+    RESUME_AT 1f
+L ud1
+    ud1 %eax, %ecx
+L never_1
+    inc %ecx
+L after_ud1
+1:  RESUME_AT 2f
+L ud0
+    .byte 0x0f, 0xff, 0xc8
+L never_2
+    inc %ecx
+L after_ud0
+2:  setz %al
+    ret
+END
+
+/* `int1` traps behind itself. */
+SNIP trap_int1, 10
+    mov $1, %eax
+    cmp %eax, %eax
+L trap_1
+    .byte 0xf1
+L after
+    setz %al
+    ret
+END
+
+/* What only a virtual machine may do. */
+SNIP virtual_machine, 10
+    cmp %eax, %eax
+    .irp call, vmcall, vmlaunch, vmresume, vmxoff
+    RESUME_AT 1f
+L \call
+    \call
+L never_\call
+    inc %ecx
+L after_\call
+1:
+    .endr
+    setz %al
+    ret
+END
+
+/* What stands before an instruction for Xen, and for KVM, to emulate it. The last byte of the KVM's is a nop. */
+SNIP emulate_prefix, 10
+    RESUME_AT 1f
+L xen
+    ud2
+L xen_words
+    .ascii "xen"
+L after_xen
+1:  xor %eax, %eax
+    xor %ecx, %ecx
+    cpuid
+    xor %eax, %eax
+    xor %ebx, %ebx
+    xor %ecx, %ecx
+    xor %edx, %edx
+    RESUME_AT 2f
+L kvm
+    ud2
+L kvm_words
+    .ascii "kvm\x90"
+L after_kvm
+2:  xor %eax, %eax
+    ret
+END
+
 SNIP divide_error, 10
     RESUME_AT 1f
     xor %edx, %edx

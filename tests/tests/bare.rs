@@ -1,15 +1,18 @@
 //! Every instruction of a guest without a kernel, with and without a probe on it: the guest must not be able to tell,
 //! and the counts must be what the source says. The guest is `guest-images/bare`: it calls snippets from a known state
-//! and prints the state that they leave.
+//! and prints the state that they leave. [`rows`] asks the same of single kinds of instructions: those that the kernel's own
+//! kprobes refuse or get wrong.
 
 mod common;
 
 mod bare {
     pub(crate) mod i386;
+    mod rows;
     pub(crate) mod snippets;
 }
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bare::i386;
 use bare::snippets::{self, FRAGMENTS, LEAVES, LITERALS, RESTARTED, Snippet};
@@ -57,6 +60,8 @@ struct Site {
     name: String,
     /// `snip_SNIPPET+OFFSET`.
     place: String,
+    /// The instruction.
+    bytes: Vec<u8>,
     /// How often it is attempted, or at least that often where QEMU decides (`rep`).
     hits: u64,
     repeats: bool,
@@ -116,6 +121,7 @@ fn sites_of(image: &KernelImage, guest: &Guest, snippet: &Snippet) -> Vec<Site> 
         sites.push(Site {
             name: format!("{name}_{offset}"),
             place: format!("snip_{name}+{offset}"),
+            bytes: bytes[..usize::from(insn.len)].to_vec(),
             hits: count * snippet.runs,
             repeats: insn.flow == Flow::Next && is_repeated(guest, &bytes[..usize::from(insn.len)]),
             // Filler that nobody reaches.
@@ -196,11 +202,19 @@ fn does_what_its_source_says(guest: &Guest) {
             let left = state.starts_with("QK left_for_good ");
             assert_eq!(value(state, guest.sp) == sp, !left, "{qemu}: {state}");
         }
-        for (name, registers) in guest.literals {
-            let state = first(name);
-            let found: Vec<_> = registers.iter().map(|(register, _)| (*register, value(state, register))).collect();
-            assert_eq!(found, *registers, "{qemu}: {state}");
-        }
+        assert_literals(&qemu.to_string(), guest, &states, &[]);
+    }
+}
+
+/// What the source alone says of the states of these snippets, or of all.
+#[track_caller]
+fn assert_literals(what: &str, guest: &Guest, states: &[String], snippets: &[&str]) {
+    for (name, registers) in guest.literals.iter().filter(|(name, _)| snippets.is_empty() || snippets.contains(name)) {
+        let prefix = format!("QK {name} run=1 ");
+        let state = states.iter().find(|state| state.starts_with(&prefix));
+        let state = state.unwrap_or_else(|| panic!("{what}: no {name}"));
+        let found: Vec<_> = registers.iter().map(|(register, _)| (*register, value(state, register))).collect();
+        assert_eq!(found, *registers, "{what}: {state}");
     }
 }
 
@@ -270,7 +284,7 @@ fn post_probes(sites: &[Site]) -> String {
 }
 
 /// How often each probe has to fire: exactly, or at least.
-fn expectations(qemu: Qemu, sites: &[Site]) -> Vec<(String, u64, bool)> {
+fn expectations(qemu: Qemu, sites: &[&Site]) -> Vec<(String, u64, bool)> {
     let mut all = Vec::new();
     for site in sites {
         // QEMU 10.2 and later tell of exceptions: an instruction that is restarted is one execution.
@@ -289,42 +303,85 @@ fn expectations(qemu: Qemu, sites: &[Site]) -> Vec<(String, u64, bool)> {
     all
 }
 
-#[track_caller]
-fn changes_nothing_and_counts_exactly(guest: &Guest, cases: &[Case]) {
-    let image = common::image(guest.kernel);
-    let sites = sites(&image, guest);
+/// What a boot with probes before and behind every instruction left.
+struct Probed {
+    what: String,
+    states: Vec<String>,
+    /// What the same machine leaves without the plugin.
+    expected: Vec<String>,
+    hits: BTreeMap<String, u64>,
+    /// Probes that missed something, or whose records were dropped.
+    lossy: Vec<String>,
+    said: Vec<String>,
+}
+
+/// The boot of a case: made once, whoever asks.
+fn probed(qemu: Qemu, guest: &Guest, case: Case) -> Arc<Probed> {
+    type Boots = Mutex<BTreeMap<String, Arc<OnceLock<Arc<Probed>>>>>;
+    static BOOTS: Boots = Mutex::new(BTreeMap::new());
+    let what = format!("{}, {qemu}, {case:?}", guest.kernel.name());
+    let boot = Arc::clone(BOOTS.lock().unwrap().entry(what.clone()).or_default());
+    Arc::clone(boot.get_or_init(|| Arc::new(boot_with_probes(what, qemu, guest, case))))
+}
+
+fn boot_with_probes(what: String, qemu: Qemu, guest: &Guest, case: Case) -> Probed {
+    let sites = sites(&common::image(guest.kernel), guest);
     assert!(sites.len() > 900, "{}", sites.len());
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("probes.toml");
+    std::fs::write(&config, probes(&sites, case.probe) + &post_probes(&sites)).unwrap();
+    let boot = boot(qemu, guest)
+        .smp(case.smp)
+        .threads(case.threads)
+        .extra_args(if case.icount { &["-icount", "shift=0,sleep=off"][..] } else { &[] }.iter().copied())
+        .plugin_arg("out=/dev/null")
+        .plugin_arg(format!("config={}", config.display()))
+        .run_ok();
+    let summary = boot.summary();
+    let lossy = summary.probes.iter().filter(|probe| (probe.missed, probe.dropped) != (0, 0));
+    Probed {
+        what,
+        states: states(&boot),
+        expected: untouched(qemu, guest),
+        hits: summary.probes.iter().map(|probe| (probe.name.clone(), probe.hits)).collect(),
+        lossy: lossy.map(|probe| format!("{probe:?}")).collect(),
+        said: boot.stderr.lines().filter(|line| line.starts_with("qkprobe")).map(str::to_owned).collect(),
+    }
+}
+
+impl Probed {
+    /// Asserts the states of these snippets, or of all, and the hits at these instructions.
+    #[track_caller]
+    fn assert_right(&self, qemu: Qemu, guest: &Guest, sites: &[&Site], snippets: &[&str]) {
+        let of = |states: &[String]| -> Vec<String> {
+            let is_one = |state: &&String| {
+                snippets.is_empty() || snippets.iter().any(|name| state.starts_with(&format!("QK {name} run=")))
+            };
+            states.iter().filter(is_one).cloned().collect()
+        };
+        let what = format!("{}, {} instructions", self.what, sites.len());
+        assert_same_states(&what, &of(&self.states), &of(&self.expected));
+        assert_literals(&what, guest, &self.states, snippets);
+        let wrong: Vec<String> = expectations(qemu, sites)
+            .into_iter()
+            .filter_map(|(name, count, exact)| {
+                let found = *self.hits.get(&name).unwrap_or_else(|| panic!("{what}: no probe {name}"));
+                let right = if exact { found == count } else { found >= count };
+                (!right).then(|| format!("{name}: {found}, not {count}"))
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{what}: {} counts: {wrong:#?}\n{:#?}", wrong.len(), self.said);
+        assert!(self.lossy.is_empty(), "{what}: {:#?}", self.lossy);
+    }
+}
+
+#[track_caller]
+fn changes_nothing_and_counts_exactly(guest: &Guest, cases: &[Case]) {
+    let sites = sites(&common::image(guest.kernel), guest);
+    let sites: Vec<&Site> = sites.iter().collect();
     for qemu in Qemu::selected() {
-        let expected = untouched(qemu, guest);
         for case in cases {
-            let what = format!("{qemu}, {case:?}, {} instructions", sites.len());
-            std::fs::write(&config, probes(&sites, case.probe) + &post_probes(&sites)).unwrap();
-            let boot = boot(qemu, guest)
-                .smp(case.smp)
-                .threads(case.threads)
-                .extra_args(if case.icount { &["-icount", "shift=0,sleep=off"][..] } else { &[] }.iter().copied())
-                .plugin_arg("out=/dev/null")
-                .plugin_arg(format!("config={}", config.display()))
-                .run_ok();
-            assert_same_states(&what, &states(&boot), &expected);
-            let summary = boot.summary();
-            let hits: BTreeMap<&str, u64> =
-                summary.probes.iter().map(|probe| (probe.name.as_str(), probe.hits)).collect();
-            let wrong: Vec<String> = expectations(qemu, &sites)
-                .into_iter()
-                .filter_map(|(name, count, exact)| {
-                    let found = *hits.get(name.as_str()).unwrap_or_else(|| panic!("{what}: no probe {name}"));
-                    let right = if exact { found == count } else { found >= count };
-                    (!right).then(|| format!("{name}: {found}, not {count}"))
-                })
-                .collect();
-            let said: Vec<&str> = boot.stderr.lines().filter(|line| line.starts_with("qkprobe")).collect();
-            assert!(wrong.is_empty(), "{what}: {} counts: {wrong:#?}\n{said:#?}", wrong.len());
-            for probe in &summary.probes {
-                assert_eq!((probe.missed, probe.dropped), (0, 0), "{what}: {probe:?}");
-            }
+            probed(qemu, guest, *case).assert_right(qemu, guest, &sites, &[]);
         }
     }
 }

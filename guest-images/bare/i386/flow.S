@@ -263,6 +263,24 @@ L three
     ret
 END
 
+/* With an address of 16 bits: low memory is mapped at 0 as well. */
+SNIP narrow_address, 10
+    movl $snip_narrow_address.callee, 0x600
+    movl $snip_narrow_address.target, 0x604
+    mov $0x600, %ebx
+    xor %eax, %eax
+    addr16 call *(%bx)
+    addr16 jmp *4(%bx)
+L never
+    ud2
+L callee
+    inc %eax
+    ret
+L target
+    add $16, %eax
+    ret
+END
+
 SNIP jmp_direct, 3
     xor %eax, %eax
     {disp8} jmp 1f

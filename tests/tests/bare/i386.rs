@@ -49,13 +49,20 @@ pub(crate) fn all() -> Vec<Snippet> {
 
 /// Where execution leaves the straight line on purpose, by the label of the instruction. An `into` that does not trap goes on,
 /// but nobody can tell beforehand.
-pub(crate) const LEAVES: [(&str, &str); 11] = [
+pub(crate) const LEAVES: [(&str, &str); 18] = [
     ("breakpoint", "trap_1"),
     ("breakpoint", "trap_2"),
     ("software_interrupt", "trap_1"),
     ("overflow", "untaken"),
     ("overflow", "trap_1"),
     ("undefined", "trap_1"),
+    ("undefined_others", "ud1"),
+    ("undefined_others", "ud0"),
+    ("trap_int1", "trap_1"),
+    ("virtual_machine", "vmcall"),
+    ("virtual_machine", "vmlaunch"),
+    ("virtual_machine", "vmresume"),
+    ("virtual_machine", "vmxoff"),
     ("divide_error", "fault"),
     ("general_fault", "fault"),
     ("pf_skip", "fault"),
@@ -76,7 +83,7 @@ pub(crate) const RESTARTED: [(&str, &str); 8] = [
 ];
 
 /// Registers after a snippet that follow from its source alone.
-pub(crate) const LITERALS: [(&str, &[(&str, u64)]); 42] = [
+pub(crate) const LITERALS: [(&str, &[(&str, u64)]); 47] = [
     ("loop_rcx0", &[("ecx", 0xffff_ffff), ("eax", 0xffff_ffff)]),
     ("loop_rcx1", &[("ecx", 0), ("eax", 1)]),
     ("ret_imm", &[("ebx", 0), ("eax", 5)]),
@@ -118,6 +125,11 @@ pub(crate) const LITERALS: [(&str, &[(&str, u64)]); 42] = [
     ("interrupt_flag", &[("eax", 0x2), ("ebx", 0x202), ("ecx", 0x2)]),
     ("flags", &[("eax", 0x8d7), ("ebx", 0x203), ("ecx", 0x442), ("edi", 0x87), ("flags", 0x802)]),
     ("breakpoint", &[("eax", 2), ("traps", 2)]),
+    ("undefined_others", &[("ecx", 0xcccc_0002), ("traps", 2)]),
+    ("trap_int1", &[("eax", 1), ("traps", 1)]),
+    ("virtual_machine", &[("ecx", 0xcccc_0002), ("traps", 4)]),
+    ("emulate_prefix", &[("eax", 0), ("esi", 0x5151_0006), ("traps", 2)]),
+    ("narrow_address", &[("eax", 17), ("traps", 0)]),
     ("overflow", &[("eax", 0x8000_0000), ("traps", 1)]),
     // nop, mov, call, lea, ret, push, popf.
     ("single_step", &[("traps", 7)]),

@@ -36,6 +36,14 @@ pub(crate) fn jumps(name: &'static str, not_taken: u16) -> Snippet {
     Snippet { name, runs: 3, labels, user: false }
 }
 
+/// Four instructions that trap, and are skipped.
+fn virtual_machine() -> Snippet {
+    let labels = ["vmcall", "vmlaunch", "vmresume", "vmxoff"]
+        .into_iter()
+        .flat_map(|call| [(call.to_owned(), 1), (format!("never_{call}"), 0), (format!("after_{call}"), 1)]);
+    Snippet { name: "virtual_machine", runs: 10, labels: labels.collect(), user: false }
+}
+
 /// Every snippet, by the files of the guest.
 pub(crate) fn all() -> Vec<Snippet> {
     let mut all = flow();
@@ -78,6 +86,7 @@ fn flow() -> Vec<Snippet> {
         snippet("call_direct", 100, &[("back", 1), ("callee", 2)]),
         snippet("call_register", 3, &[("callee", 2)]),
         snippet("call_memory", 10, &[("one", 3), ("two", 1), ("three", 1)]),
+        snippet("narrow_address", 10, &[("never", 0), ("callee", 1), ("target", 1)]),
         snippet("jmp_direct", 3, &[("never_1", 0), ("middle", 1), ("never_2", 0), ("first", 1), ("last", 1)]),
         snippet("jmp_indirect", 10, &[("never_1", 0), ("one", 1), ("two", 1), ("three", 1), ("four", 1), ("five", 1)]),
         jumps("jcc_none", 0b1010_1010_1010_1010),
@@ -158,6 +167,18 @@ fn system() -> Vec<Snippet> {
         snippet("hardware_watchpoint", 10, &[("write", 2), ("mid_1", 1), ("rmw", 2), ("mid_2", 1)]),
         snippet("software_interrupt", 10, &[("trap_1", 1), ("after", 1)]),
         snippet("undefined", 10, &[("trap_1", 1), ("never", 0), ("after", 1)]),
+        snippet(
+            "undefined_others",
+            10,
+            &[("ud1", 1), ("never_1", 0), ("after_ud1", 1), ("ud0", 1), ("never_2", 0), ("after_ud0", 1)],
+        ),
+        snippet("trap_int1", 10, &[("trap_1", 1), ("after", 1)]),
+        virtual_machine(),
+        snippet(
+            "emulate_prefix",
+            10,
+            &[("xen", 1), ("xen_words", 0), ("after_xen", 1), ("kvm", 1), ("kvm_words", 0), ("after_kvm", 1)],
+        ),
         snippet("divide_error", 10, &fault),
         snippet("general_fault", 10, &fault),
         snippet("pf_skip", 10, &fault),
@@ -194,11 +215,18 @@ pub(crate) const FRAGMENTS: [&str; 3] = ["tail_callee", "user_code", "user_calls
 
 /// Where execution leaves the straight line on purpose, by the label of the instruction: traps, what faults and is
 /// skipped, and the ways to user mode and back. There is no "after" of these.
-pub(crate) const LEAVES: [(&str, &str); 11] = [
+pub(crate) const LEAVES: [(&str, &str); 18] = [
     ("breakpoint", "trap_1"),
     ("breakpoint", "trap_2"),
     ("software_interrupt", "trap_1"),
     ("undefined", "trap_1"),
+    ("undefined_others", "ud1"),
+    ("undefined_others", "ud0"),
+    ("trap_int1", "trap_1"),
+    ("virtual_machine", "vmcall"),
+    ("virtual_machine", "vmlaunch"),
+    ("virtual_machine", "vmresume"),
+    ("virtual_machine", "vmxoff"),
     ("divide_error", "fault"),
     ("general_fault", "fault"),
     ("pf_skip", "fault"),
@@ -224,7 +252,7 @@ pub(crate) const RESTARTED: [(&str, &str); 10] = [
 
 /// Registers after a snippet that follow from its source alone; `rsp` is the harness's own in all but one, which is
 /// tested too. The first ones are where kprobes in the kernel go wrong.
-pub(crate) const LITERALS: [(&str, &[(&str, u64)]); 41] = [
+pub(crate) const LITERALS: [(&str, &[(&str, u64)]); 46] = [
     // X1: counted down, then looked at. An in-kernel kprobe makes rax 1 and -1 of these.
     ("loop_rcx0", &[("rcx", 0xffff_ffff_ffff_ffff), ("rax", 0xffff_ffff)]),
     ("loop_rcx1", &[("rcx", 0), ("rax", 1)]),
@@ -263,6 +291,11 @@ pub(crate) const LITERALS: [(&str, &[(&str, u64)]); 41] = [
     ("interrupt_flag", &[("rax", 0x2), ("rbx", 0x202), ("rcx", 0x2)]),
     ("flags", &[("rax", 0x8d7), ("rbx", 0x203), ("rcx", 0x442), ("rdi", 0x87), ("flags", 0x802)]),
     ("breakpoint", &[("rax", 2), ("traps", 2)]),
+    ("undefined_others", &[("rcx", 0xcccc_0000_cccc_0002), ("traps", 2)]),
+    ("trap_int1", &[("rax", 1), ("traps", 1)]),
+    ("virtual_machine", &[("rcx", 0xcccc_0000_cccc_0002), ("traps", 4)]),
+    ("emulate_prefix", &[("rax", 0), ("rsi", 0x5151_0000_5151_0006), ("traps", 2)]),
+    ("narrow_address", &[("rax", 17), ("rcx", 1), ("traps", 0)]),
     // nop, mov, call, lea, ret, push, popfq.
     ("single_step", &[("traps", 7)]),
     ("hardware_breakpoint", &[("traps", 1), ("rdx", 1)]),
