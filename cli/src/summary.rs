@@ -20,6 +20,9 @@ pub struct Summary {
     /// What kept probes from arming.
     #[serde(default)]
     pub problem: Option<String>,
+    /// Records that were written.
+    #[serde(default)]
+    pub written: u64,
     /// Records that could not be written.
     #[serde(default)]
     pub lost: u64,

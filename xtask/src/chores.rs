@@ -1,4 +1,4 @@
-//! `cargo xtask test`, `bench` and `ci`: which of cargo's commands, with what, in which order. The tests themselves are run by [`suite`].
+//! `cargo xtask test`, `bench`, `soak` and `ci`: which of cargo's commands, with what, in which order. The tests themselves are run by [`suite`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,6 +88,24 @@ pub(crate) struct BenchOptions {
     /// Arguments of the benchmark program, behind `--`
     #[arg(last = true)]
     arguments: Vec<String>,
+}
+
+/// What `soak` is asked for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SoakOptions {
+    /// Its own options.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+impl SoakOptions {
+    /// The guests that are asked for; none for all.
+    fn arches(&self) -> Vec<GuestArch> {
+        let words = || self.arguments.iter().map(String::as_str);
+        let apart = words().zip(words().skip(1)).filter(|(option, _)| *option == "--arch").map(|(_, value)| value);
+        let joined = words().filter_map(|word| word.strip_prefix("--arch="));
+        apart.chain(joined).filter_map(GuestArch::from_name).collect()
+    }
 }
 
 /// Builds and runs the tests. What those that boot need is fetched and built meanwhile.
@@ -180,6 +198,19 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<(), String> {
     step("benchmarks", bench.args(&options.arguments))
 }
 
+/// Boots guests over and over.
+///
+/// # Errors
+/// The set-up failed, the program does not build, or a boot was not what it has to be.
+pub(crate) fn soak(options: &SoakOptions) -> Result<(), String> {
+    if !options.arguments.iter().any(|word| matches!(word.as_str(), "-h" | "--help")) {
+        setup::run(&setup::Options::of(options.arches()))?;
+        build_plugin()?;
+    }
+    let mut soak = cargo(&["run", "--quiet", "--package", "qkprobe-soak", "--release", "--"]);
+    interactive(soak.args(&options.arguments))
+}
+
 /// Everything that a change has to pass.
 ///
 /// # Errors
@@ -251,4 +282,16 @@ fn cargo_deny() -> Result<PathBuf, String> {
         step("build cargo-deny (once, some minutes)", install.arg(&tools))?;
     }
     Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_of_a_soak() {
+        let arches = |words: &str| SoakOptions { arguments: words.split(' ').map(str::to_owned).collect() }.arches();
+        assert_eq!(arches("--boots 3 --arch sparc64 --arch=i386"), [GuestArch::Sparc64, GuestArch::I386]);
+        assert_eq!(arches("--boots 3"), []);
+    }
 }

@@ -1,10 +1,10 @@
-//! The project's chores: `cargo xtask setup`, `test`, `demo`, `bench`, `ci`.
+//! The project's chores: `cargo xtask setup`, `test`, `demo`, `bench`, `soak`, `ci`.
 //!
 //! - `setup` fills the cache outside of the checkout with QEMU, guest kernels and the init program: [`setup`] decides
 //!   what is to be made, [`recipes`] says how ([`kernels`], [`programs`] and [`cross`] those that are more than unpacking),
 //!   [`debian`] brings the packages, [`manifest`] remembers what is complete.
-//! - `test`, `bench` and `ci` run cargo in the right order: [`chores`]. Tests are run by [`suite`], with the busy loops of [`load`]
-//!   beside them if they are to be stressed.
+//! - `test`, `bench`, `soak` and `ci` run cargo in the right order: [`chores`]. Tests are run by [`suite`], with the busy loops of
+//!   [`load`] beside them if they are to be stressed.
 //! - `demo` boots a guest with probes: [`demo`].
 
 mod chores;
@@ -54,6 +54,9 @@ enum Chore {
         after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench -- --help    the benchmarks' own options"
     )]
     Bench(chores::BenchOptions),
+    /// Set up, build the plugin, and boot guests over and over with probes at random places; `soak --help` says more
+    #[command(disable_help_flag = true)]
+    Soak(chores::SoakOptions),
     /// All that a change has to pass: format, clippy, licences, tests
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Chore::Test(options) => chores::test(&options),
         Chore::Demo => demo::run(),
         Chore::Bench(options) => chores::bench(&options),
+        Chore::Soak(options) => chores::soak(&options),
         Chore::Ci => chores::ci(),
     };
     match done {

@@ -50,7 +50,12 @@ fn guest(text: &str) -> Result<GuestArch, String> {
 impl Options {
     /// Only what guests of this architecture need.
     pub(crate) fn only(arch: GuestArch) -> Self {
-        Self { arch: vec![arch], ..Self::default() }
+        Self::of(vec![arch])
+    }
+
+    /// Only what guests of these architectures need; of none: of all.
+    pub(crate) fn of(arch: Vec<GuestArch>) -> Self {
+        Self { arch, ..Self::default() }
     }
 
     /// Only what the demo boots.
