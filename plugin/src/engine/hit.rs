@@ -391,10 +391,10 @@ impl<G: GuestState> Frame<'_, G> {
         restarted: bool,
     ) {
         let (Some(slot), Some(execute)) = (site.slot(self.guard), self.env.arch.as_execute()) else { return };
+        let sp = self.drop_over();
         self.addr = self.alias();
         let mut context = self.context(None, None);
         let waits = |probe: &&Arc<Probe<Kprobe>>| probe.payload.is_post() && runs(probe, privileged);
-        let sp = self.drop_over();
         let successors = execute.successors(slot, self.addr, &mut context);
         if let Err(ExecuteError::Fault { .. }) = successors {
             // So will the instruction: it does not end this time.
@@ -442,10 +442,13 @@ impl<G: GuestState> Frame<'_, G> {
         }
     }
 
-    /// The stack pointer; what it shows to be over is dropped.
+    /// The stack pointer; what it shows to be over is dropped. Kernel code with a program's stack pointer, as at the begin of a
+    /// trap, shows nothing: another program's stack, on another vCPU, may have the same page.
     pub(super) fn drop_over(&self) -> Option<u64> {
-        let sp = self.sp()?;
-        self.env.pending.drop_over(sp, &mut |over| self.abandon(over));
+        let (sp, arch) = (self.sp()?, self.env.arch);
+        if !arch.is_user_address(GuestAddr(sp)) || arch.is_user_address(self.addr) {
+            self.env.pending.drop_over(sp, &mut |over| self.abandon(over));
+        }
         Some(sp)
     }
 

@@ -205,6 +205,26 @@ fn executions_of_two_vcpus_on_equal_stacks() {
     bench.finish();
 }
 
+/// The same at different places of one page, which says nothing of who waits there, as it does on a kernel stack.
+#[test]
+fn a_programs_stack_is_not_one_vcpus() {
+    let mut bench = Bench::with_text();
+    let (_, output) = bench.probe("p:a do_one+9 do post");
+    let (one, other) = (bench.vcpu(0, 1 << 16), bench.vcpu(1, 1 << 16));
+    for (low, high, hits, abandoned) in [(0x7ffe_1000, 0x7ffe_1800, 2, 0), (SP, SP + 8, 3, 1)] {
+        let (lower, upper) = (kernel(), kernel());
+        lower.set("sp", low);
+        upper.set("sp", high);
+        bench.execute_last(&one, BRANCH, &lower);
+        bench.execute_last(&other, BRANCH, &upper);
+        bench.arrive(&other, TAKEN, &upper);
+        bench.arrive(&one, TAKEN, &lower);
+        assert_eq!((bench.totals(output).hits, bench.totals(output).abandoned), (hits, abandoned), "{low:#x}");
+        assert_eq!(bench.awaited(), 0);
+    }
+    bench.finish();
+}
+
 #[test]
 fn what_cannot_be_awaited_is_missed() {
     let mut bench = Bench::with_text();
