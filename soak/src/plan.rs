@@ -235,6 +235,10 @@ impl Builder<'_> {
 
     /// A function's calls and returns.
     fn calls(&mut self, function: &Function, code: &Code) {
+        // Data has a symbol in the text, too.
+        if code.insns.first().is_none_or(|first| first.offset != 0) {
+            return;
+        }
         let (_, action) = self.what(function);
         let fetch = if action == "trace" { " ret=$retval s=$stack" } else { "" };
         let Some(entry) = self.add('p', &function.name, "", "count") else { return };

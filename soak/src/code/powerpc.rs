@@ -16,7 +16,9 @@ const PLAIN_31: [u32; 17] = [444, 28, 316, 124, 60, 954, 922, 986, 26, 266, 40, 
 /// The instructions of a function.
 pub(super) fn read(addr: u64, words: &[u32]) -> Code {
     let places = (0u64..).step_by(4);
-    let insns = places.zip(words).map(|(offset, word)| Insn { offset, kind: kind(addr + offset, *word) }).collect();
+    // Primary opcode 0 is none: an address between the code.
+    let insns = places.zip(words).filter(|(_, word)| **word >> 26 != 0);
+    let insns = insns.map(|(offset, word)| Insn { offset, kind: kind(addr + offset, *word) }).collect();
     let is_c = words.iter().take(PROLOGUE).any(|word| *word == MFLR_R0);
     Code { insns, is_c, has_slots: false }
 }
