@@ -1,5 +1,17 @@
 //! PowerPC, all three kinds of kernels (little-endian and big-endian with 64 bits, big-endian with 32): what the other
 //! tests of this folder ask of x86_64 guests, asked there; and what is special: reservations, the soft mask, vectors.
+//!
+//! What the kernel's own kprobes get wrong on powerpc, and the test of each:
+//!
+//! | | with a kprobe | test |
+//! | --- | --- | --- |
+//! | P1 | a load of the soft mask reads the handler's: warnings | [`atomics::p1_the_soft_mask_is_the_interrupted_codes`] |
+//! | P2 | between `lwarx` and `stwcx.` the reservation is lost: the guest hangs | [`atomics::p2_reservations_hold`] |
+//! | P3 | `%xer` is the trap's; `%softe` 0, `%trap` 0x700 | [`bare::p3_xer_is_that_of_the_instruction`] |
+//! | P4 | a return probe behind `mflr r0` never fires | [`returns::p4_only_entries_have_return_probes`] |
+//!
+//! What it refuses (`rfid`, `sc`, `mtmsrd`, traps, the suffix of a prefixed instruction) is among the instructions of
+//! [`bare`]'s first test.
 
 mod common;
 

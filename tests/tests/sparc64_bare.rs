@@ -2,6 +2,16 @@
 //! must not be able to tell, and the counts must be those of the tables: in the slots of taken, untaken and annulled
 //! branches, on annulling branches, `rd %pc`, `save`, `restore`, `return`, `done`, `retry` and `flushw`, in the handlers of
 //! spills and fills at trap level 1.
+//!
+//! What the kernel's own kprobes get wrong on sparc64 (`arch/sparc/kernel/kprobes.c`), and the test of each:
+//!
+//! | | probe on | with a kprobe | test |
+//! | --- | --- | --- | --- |
+//! | S1 | the delay slot of a taken branch | goes on behind the slot | [`s1_delay_slots_of_taken_branches`] |
+//! | S2 | an annulling branch, untaken or `ba,a` | runs off the copy | [`s2_annulling_branches`] |
+//! | S3 | `rd %pc` | reads the copy's address | [`s3_rd_pc`] |
+//! | S4 | `done`, `retry`, `saved`, `restored`, `flushw`, traps | fatal for the first two | [`s4_done_retry_windows_and_traps`] |
+//! | S5 | handlers at trap level 1 | nests | [`s5_handlers_at_trap_level_1`], and `sparc64_traps.rs` under Linux |
 
 mod common;
 
@@ -13,6 +23,7 @@ mod bare {
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 
 use bare::snippet::Snippet;
 use bare::sparc64::{COMPLETED, all};
@@ -186,12 +197,21 @@ fn entry(config: &mut String, name: &str, rest: &str, action: &str) {
 /// What a callback reads: registers of the window and of the CPU, memory.
 const EVENT: &str = "s=%sp a=%o0 i=%i0 l=%l7 g=%g1 p=%tstate n=%npc m=+2047(%sp)";
 
-#[test]
-fn a_probe_before_and_behind_every_instruction_changes_nothing_and_counts_exactly() {
-    let sites = sites(&common::image(GUEST));
-    assert!(sites.len() > 500, "{}", sites.len());
-    let untouched = states(&boot(Qemu::V11_1).run_ok());
-    for (action, fetch) in [("count", ""), ("trace", EVENT)] {
+/// A boot with probes before and behind every instruction, which changed nothing.
+struct Probed {
+    what: String,
+    boot: BootResult,
+    sites: Vec<Site>,
+    expected: Vec<(String, u64)>,
+}
+
+/// With counters, or with callbacks that read: each boot is made once, whoever asks.
+fn probed(action: &'static str) -> &'static Probed {
+    static BOOTS: [OnceLock<Probed>; 2] = [OnceLock::new(), OnceLock::new()];
+    let fetch = if action == "trace" { EVENT } else { "" };
+    BOOTS[usize::from(action == "trace")].get_or_init(|| {
+        let sites = sites(&common::image(GUEST));
+        assert!(sites.len() > 500, "{}", sites.len());
         let (mut config, mut expected) = (String::new(), Vec::new());
         for Site { name, addr, attempts, post: ended, executions, has_post } in &sites {
             entry(&mut config, name, &format!("{addr:#x} {fetch}"), action);
@@ -206,9 +226,91 @@ fn a_probe_before_and_behind_every_instruction_changes_nothing_and_counts_exactl
             expected.push((post, *ended));
         }
         let what = format!("{action}, {} instructions", sites.len());
+        let untouched = states(&boot(Qemu::V11_1).run_ok());
         let boot = with_probes(&what, boot(Qemu::V11_1), true, &config, &untouched);
-        assert_all(&what, &boot, &expected);
+        Probed { what, boot, sites, expected }
+    })
+}
+
+#[test]
+fn a_probe_before_and_behind_every_instruction_changes_nothing_and_counts_exactly() {
+    for action in ["count", "trace"] {
+        let Probed { what, boot, expected, .. } = probed(action);
+        assert_all(what, boot, expected);
     }
+}
+
+/// A row of the table above: the instructions of these snippets or handlers, among which each of `words`, under its mask, is
+/// executed.
+#[track_caller]
+fn row(snippets: &[&str], words: &[(u32, u32)]) {
+    let image = common::image(GUEST);
+    for action in ["count", "trace"] {
+        let Probed { what, boot, sites, expected } = probed(action);
+        let is_of = |name: &str, snippet: &str| {
+            name.strip_prefix(snippet).and_then(|rest| rest.strip_prefix('_')).is_some_and(|rest| {
+                rest.split('_').next().is_some_and(|offset| offset.bytes().all(|byte| byte.is_ascii_digit()))
+            })
+        };
+        let is_in = |name: &str| snippets.iter().any(|snippet| is_of(name, snippet));
+        for snippet in snippets {
+            assert!(sites.iter().any(|site| is_of(&site.name, snippet)), "no {snippet}");
+        }
+        for (mask, value) in words {
+            let is_it =
+                |site: &&Site| is_in(&site.name) && site.attempts > 0 && word(&image, site.addr) & mask == *value;
+            assert!(sites.iter().any(|site| is_it(&site)), "no {value:08x} is executed in {snippets:?}");
+        }
+        let summary = boot.summary();
+        for (name, count) in expected.iter().filter(|(name, _)| is_in(name)) {
+            let probe = summary.probe(name);
+            assert_eq!((probe.hits, probe.missed), (*count, 0), "{what}: {name}");
+        }
+    }
+}
+
+#[test]
+fn s1_delay_slots_of_taken_branches() {
+    row(
+        &["taken", "always", "call_direct", "call_register", "couple", "couple_jump", "couple_of_three"],
+        &[(!0, 0x0100_0000)],
+    );
+}
+
+/// Format 2 with the annul bit: untaken, and `ba,a`, whose condition is 8.
+#[test]
+fn s2_annulling_branches() {
+    row(
+        &["annulled_taken", "annulled_untaken", "always_annulled", "never_annulled", "loop_annulled"],
+        &[(0xe000_0000, 0x2000_0000), (0xfe00_0000, 0x3000_0000)],
+    );
+}
+
+/// A.44: RDPR and RD are op 2; `rd %pc` has op3 28 and rs1 5.
+#[test]
+fn s3_rd_pc() {
+    row(&["read_pc"], &[(0xc1ff_c000, 0x8141_4000)]);
+}
+
+/// `done`, `retry`, `saved`, `restored`, `flushw`, traps.
+#[test]
+fn s4_done_retry_windows_and_traps() {
+    row(
+        &["done_away", "retry_away", "retry_in_slot", "deep_flushw", "trap_counted", "trap_in_slot", "spill", "fill"],
+        &[
+            (!0, 0x81f0_0000),
+            (!0, RETRY),
+            (!0, 0x8188_0000),
+            (!0, 0x8388_0000),
+            (!0, 0x8158_0000),
+            (0xc1f8_0000, 0x81d0_0000),
+        ],
+    );
+}
+
+#[test]
+fn s5_handlers_at_trap_level_1() {
+    row(&["spill", "fill", "clean_window"], &[(!0, RETRY)]);
 }
 
 /// Before QEMU 10.2 nothing is told of exceptions: each attempt is a hit. Nobody needs to find memory for this.

@@ -21,7 +21,7 @@ fn soft_mask_load(image: &KernelImage, function: &str) -> u64 {
 
 /// With a kprobe of the kernel's own there, each exit warns (`WARN_ON(irqs_disabled())`).
 #[test]
-fn the_soft_mask_is_the_interrupted_codes() {
+fn p1_the_soft_mask_is_the_interrupted_codes() {
     for kernel in [GuestKernel::Ppc64le6_1, GuestKernel::Ppc64Pseries6_1] {
         let image = image(kernel);
         let load = soft_mask_load(&image, "do_exit");
@@ -120,7 +120,7 @@ fn check_reservations(qemu: Qemu, kernel: GuestKernel, smp: u32) {
 }
 
 #[test]
-fn reservations_hold() {
+fn p2_reservations_hold() {
     for (kernel, smp) in KERNELS {
         check_reservations(Qemu::V11_1, kernel, smp);
     }

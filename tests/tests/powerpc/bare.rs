@@ -188,3 +188,31 @@ fn calls_return_without_a_kernel() {
         }
     }
 }
+
+/// A breakpoint shows the registers of its trap's moment; of the fields that only a trap fills it is asked the same: no soft mask,
+/// a program check. `subfc` has taken r4 from r3, which is below it but for the lower halves: CA32 without CA. `subfe r19,r5,r6`
+/// takes r5 from r6, which is above it: both.
+#[test]
+fn p3_xer_is_that_of_the_instruction() {
+    for kernel in [GuestKernel::Ppc64Bare, GuestKernel::Ppc64leBare] {
+        assert_eq!(word(&image(kernel), symbol(&image(kernel), "snip_arithmetic").0 + 20), 0x7e65_3110);
+        for qemu in Qemu::selected() {
+            let boot = boot(qemu, kernel)
+                .plugin_arg("probe=p:before snip_arithmetic+20 xer=%xer trap=%trap softe=%softe")
+                .plugin_arg("probe=p:ended snip_arithmetic+20 xer=%xer do post")
+                .plugin_arg("probe=p:next snip_arithmetic+24 xer=%xer")
+                .run_ok();
+            let lines = trace_lines(&boot.trace);
+            let args = |event: &str| -> Vec<&str> {
+                lines.iter().filter(|line| line.event == event).map(|line| line.args).collect()
+            };
+            let what = format!("{qemu}, {}", kernel.name());
+            assert_eq!(args("before"), [" xer=0x40000 trap=0x700 softe=0x0"; 20], "{what}");
+            assert_eq!(
+                (args("ended"), args("next")),
+                (vec![" xer=0x20040000"; 20], vec![" xer=0x20040000"; 20]),
+                "{what}"
+            );
+        }
+    }
+}

@@ -170,3 +170,25 @@ fn a_task_dies_in_a_probed_function() {
         returns::a_task_dies_in_a_probed_function(kernel.name(), boot(Qemu::V11_1, kernel, smp), None);
     }
 }
+
+/// The kernel takes return probes some instructions behind a function's begin, where the link register may be gone: they never fire,
+/// or late. Here only an entry is taken: the symbol's, and with ELFv2 the one that direct calls use.
+#[test]
+fn p4_only_entries_have_return_probes() {
+    for (kernel, _) in KERNELS {
+        let local = kernel == GuestKernel::Ppc64le6_1;
+        for offset in [4, 8, 12, 16] {
+            let boot = boot(Qemu::V11_1, kernel, 1)
+                .script(["openclose 50 /etc/none"])
+                .plugin_arg(format!("count=r:late do_sys_openat2+{offset} ret=$retval:s32 if ret == -2"));
+            if local && offset == 8 {
+                assert_hits(&boot.run_ok(), kernel.name(), &[("late", 50)]);
+                continue;
+            }
+            let boot = boot.run();
+            assert!(!boot.status.success(), "{}+{offset}", kernel.name());
+            let why = "Retprobe address must be an function entry";
+            assert!(boot.stderr.contains(why), "{}+{offset}: {}", kernel.name(), boot.stderr);
+        }
+    }
+}
