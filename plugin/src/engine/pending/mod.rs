@@ -6,9 +6,10 @@
 //! tasks and vCPUs: a task may go on elsewhere, a function may call itself, a tail call returns for both.
 //!
 //! Instances are listed by the kernel stack that they lie on, newest first. A stack belongs to one vCPU at a time, so
-//! a bit in its word suffices against a guest that breaks the rule (two vCPUs on one stack; user stacks of processes that
-//! were forked have equal addresses): nobody waits for it in a guest that does not. Such a guest gets wrong counts and
-//! nothing worse: every link is an index that is checked, every walk is bounded, and an instance is freed once.
+//! a bit in its word suffices against a guest that breaks the rule (two vCPUs on one stack): nobody waits for it in a guest
+//! that does not. Such a guest gets wrong counts and nothing worse: every link is an index that is checked, every walk is
+//! bounded, and an instance is freed once. The stacks of programs that were forked do break it, as they have equal addresses:
+//! what kernel code awaits on one, at the begin of a trap, is therefore taken one by one, and is over by arrival only.
 //!
 //! An instance whose frame is gone is dropped when its stack is seen at a higher address on the same page, and when its
 //! task ends.
