@@ -164,6 +164,8 @@ problems! {
     USED_ARG_NAME: EINVAL "This argument name is already used";
     ARG_TOO_LONG: E2BIG "Argument expression is too long";
     NO_ARG_BODY: EINVAL "No argument expression";
+    // Linux 6.15 and newer; before that the kernel only returned the errno.
+    TOO_MANY_ARGS: E2BIG "Too many arguments are specified";
     EVENT_TOO_BIG: E2BIG "Event too big (too many fields?)";
     NOSUP_BTFARG: EINVAL "BTF is not available or not supported";
     NO_BTFARG: ENOENT "This variable is not found at this probe point";

@@ -192,9 +192,7 @@ fn arguments(
         return Err(words.error(index + 2, 0, diag::NOSUP_BTFARG).with_help(help));
     }
     if arg_words.len() > MAX_ARGS {
-        return Err(
-            Diagnostic::unlogged("Too many arguments", diag::E2BIG, words.0).with_help(format!("at most {MAX_ARGS}"))
-        );
+        return Err(words.error(2, 0, diag::TOO_MANY_ARGS).with_help(format!("at most {MAX_ARGS}")));
     }
     let mut args = Vec::with_capacity(arg_words.len());
     let mut parsed = Vec::with_capacity(arg_words.len());
