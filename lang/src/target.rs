@@ -70,8 +70,8 @@ pub trait Target {
     /// The symbol around an address.
     fn name_of(&self, addr: GuestAddr) -> Option<NamedAddr>;
 
-    /// A place symbol that the user may have meant.
-    fn similar_symbol(&self, name: &str) -> Option<String> {
+    /// Of a name that stands for no place or no address: what the user may have meant, or why not. For people.
+    fn hint(&self, name: &str) -> Option<String> {
         let _ = name;
         None
     }
@@ -82,6 +82,11 @@ pub trait SymbolNames {
     /// Writes `sym+0xoff/0xsize`, with ` [module]` behind it for a module, and returns true; writes nothing and
     /// returns false for an address in no symbol. Must not allocate: filters ask at the hit.
     fn name(&self, addr: u64, out: &mut dyn fmt::Write) -> bool;
+
+    /// The address as linked: what a [`Target`] calls it.
+    fn linked(&self, addr: u64) -> u64 {
+        addr
+    }
 }
 
 /// Knows no name: addresses are shown as numbers.

@@ -15,6 +15,8 @@
 mod changes;
 mod probe;
 mod target;
+#[cfg(test)]
+mod target_tests;
 
 pub use probe::{Refused, Resolved, Resolver, SAVED_BYTES, Step, needs_memory};
 pub use target::{ImageTarget, write_name};

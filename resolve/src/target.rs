@@ -2,13 +2,15 @@
 
 use qkprobe_arch::{Arch, GuestAddr, InsnSlot, NoSuchSymbol, Paging};
 use qkprobe_lang::{NamedAddr, PlaceError, SymbolLookup, SymbolNames, Target};
-use qkprobe_symbols::{KernelImage, Lookup, Symbol};
+use qkprobe_symbols::{KernelImage, Lookup, Symbol, before_function};
 
 /// Kernel errno values that refusals carry.
 const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
 /// No function of a kernel is longer: what is decoded for a boundary is bounded.
 const MAX_FUNCTION: u64 = 1 << 20;
+/// So many names that a compiler made of one are told.
+const MOST_SPELLINGS: usize = 3;
 
 /// The definition language's view of the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -105,11 +107,14 @@ impl Target for ImageTarget<'_> {
     }
 
     fn data_symbol(&self, name: &str) -> Option<GuestAddr> {
-        match self.image?.symbols.lookup(None, name) {
+        let symbols = &self.image?.symbols;
+        let found = match symbols.lookup(None, name) {
             Lookup::None => None,
-            Lookup::One(symbol) => Some(symbol.addr),
-            Lookup::Many(symbols) => symbols.first().map(|symbol| symbol.addr),
-        }
+            Lookup::One(symbol) => Some(symbol),
+            Lookup::Many(symbols) => symbols.first().copied(),
+        };
+        let is_address = |symbol: &Symbol<'_>| symbol.module.is_some() || symbols.is_kernel_memory(symbol.addr);
+        found.filter(is_address).map(|symbol| symbol.addr)
     }
 
     fn has_module(&self, module: &str) -> bool {
@@ -118,10 +123,16 @@ impl Target for ImageTarget<'_> {
 
     fn check_place(&self, addr: GuestAddr) -> Result<GuestAddr, PlaceError> {
         let Some((symbol, offset)) = self.function(addr) else {
-            return Err(PlaceError::Other(ENOENT, format!("{addr} lies in no symbol")));
+            return Err(PlaceError::Other(ENOENT, format!("{addr} lies in no function of the kernel")));
         };
         if !symbol.text {
             return Err(PlaceError::Other(EINVAL, format!("{} is data, not code", symbol.name)));
+        }
+        // As the kernel (`is_cfi_preamble_symbol`, kernel/kprobes.c).
+        if let Some(function) = before_function(symbol.name) {
+            let what =
+                format!("{} is what lies before a function, which calls do not run: probe {function}", symbol.name);
+            return Err(PlaceError::Other(EINVAL, what));
         }
         // Symbols without text (System.map) leave the check to the time when the code is translated.
         let len = usize::try_from(symbol.size.min(MAX_FUNCTION)).unwrap_or(0);
@@ -146,8 +157,33 @@ impl Target for ImageTarget<'_> {
         Some(NamedAddr { symbol: name.to_owned(), offset, size, module: module.map(str::to_owned) })
     }
 
-    fn similar_symbol(&self, name: &str) -> Option<String> {
-        self.image?.symbols.similar(name).first().map(|name| (*name).to_owned())
+    fn hint(&self, name: &str) -> Option<String> {
+        let symbols = &self.image?.symbols;
+        if let Lookup::One(symbol) = symbols.lookup(None, name) {
+            return Some(format!(
+                "{name} stands for {:#x}: a number, or an offset of per-CPU variables",
+                symbol.addr.0
+            ));
+        }
+        let spellings = symbols.spellings(name);
+        if let Some(known) = spellings.iter().find(|symbol| symbol.whole_name == name) {
+            return Some(format!("this kernel goes by {}, without what the compiler appended", known.name));
+        }
+        let probed = spellings.iter().map(|symbol| symbol.name).filter(|name| before_function(name).is_none());
+        let mut names: Vec<_> = probed.take(MOST_SPELLINGS).collect();
+        names.dedup();
+        if !names.is_empty() {
+            let names = names.join(", ");
+            // A name with a dot is none of the source's.
+            let is_of_compiler = name.contains('.') || before_function(name).is_some();
+            let what = if is_of_compiler {
+                format!("this kernel has {names}")
+            } else {
+                format!("the compiler made {names} of it")
+            };
+            return Some(what);
+        }
+        symbols.similar(name).first().map(|near| format!("did you mean {near}?"))
     }
 }
 

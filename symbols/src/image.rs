@@ -101,7 +101,13 @@ impl KernelImage {
 
     /// An image that comes from elsewhere than a file: its symbols and its memory.
     #[must_use]
-    pub fn from_parts(symbols: SymbolTable, segments: Vec<Segment>, banner: Option<String>, machine: Machine) -> Self {
+    pub fn from_parts(
+        mut symbols: SymbolTable,
+        segments: Vec<Segment>,
+        banner: Option<String>,
+        machine: Machine,
+    ) -> Self {
+        symbols.name_as_kernel(banner.as_deref());
         Self { symbols, segments, banner, machine, byte_order: None, text_sections: Vec::new() }
     }
 
@@ -181,8 +187,14 @@ fn read_elf(bytes: &[u8]) -> Result<KernelImage, ErrorKind> {
     if elf.symbols.is_empty() {
         kallsyms::read(&elf.segments, elf.order, elf.word_bytes, &mut elf.symbols)?;
     }
-    let symbols = elf.symbols.finish();
+    let mut symbols = elf.symbols.finish();
+    // x86_64 before 6.15 links the first copy of its per-CPU variables to 0: nothing of the kernel is there.
+    if let Some((start, end)) = symbols.kernel_range() {
+        let segment_end = |segment: &Segment| segment.addr.0.saturating_add(segment.bytes.len() as u64);
+        elf.segments.retain(|segment| segment.addr.0 < end && segment_end(segment) > start);
+    }
     let banner = find_banner(&elf.segments, &symbols);
+    symbols.name_as_kernel(banner.as_deref());
     Ok(KernelImage {
         symbols,
         segments: elf.segments,

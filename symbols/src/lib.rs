@@ -2,7 +2,7 @@
 //!
 //! In order: `image` recognises a file by content; `bzimage` and `decompress` peel off wrappers; `elf` reads segments
 //! and a symbol table; without one `kallsyms` reads the table that the kernel carries for itself; `map` reads
-//! System.map and /proc/kallsyms text. All of them fill one [`SymbolTable`]. [`TextIndex`] answers where in the image
+//! System.map and /proc/kallsyms text. All of them fill one [`SymbolTable`], and `naming` tells which of two spellings the kernel goes by. [`TextIndex`] answers where in the image
 //! a piece of guest code lies, which is how the load slide is found with no help from the guest.
 //!
 //! Images are untrusted: truncated, corrupt or hostile input ends in one [`Error`], with bounded memory and time.
@@ -22,6 +22,7 @@ mod kallsyms;
 mod map;
 #[cfg(test)]
 mod mutation_tests;
+mod naming;
 mod similar;
 mod table;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod text_index;
 
 pub use error::{Error, ErrorKind};
 pub use image::{KernelImage, Machine, Segment};
+pub use naming::before_function;
 pub use qkprobe_arch::{ByteOrder, GuestAddr};
 pub use table::{Lookup, Symbol, SymbolTable};
 pub use text_index::{Location, PageMatch, TextIndex};

@@ -5,6 +5,8 @@
 //! prints it in `sym+0xoff/0xsize`.
 
 mod lookup;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,6 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 use qkprobe_arch::GuestAddr;
 
 use crate::error::ErrorKind;
+use crate::naming::{self, Naming};
 pub use lookup::Lookup;
 
 /// No kernel has a tenth of either.
@@ -26,8 +29,10 @@ const NONE: u32 = u32::MAX;
 /// One symbol, as a view into its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol<'a> {
-    /// The name, without module.
+    /// The name that the kernel goes by, without module.
     pub name: &'a str,
+    /// The name as the compiler made it: what `name` begins.
+    pub whole_name: &'a str,
     /// Its link-time (or, from /proc/kallsyms, run-time) address.
     pub addr: GuestAddr,
     /// Bytes to the next higher address that has a symbol; 0 when nothing lies above.
@@ -48,7 +53,10 @@ struct Entry {
     addr: u64,
     name_start: u32,
     next_same_name: u32,
+    /// Of the name that the kernel goes by.
     name_bytes: u16,
+    /// Of all of it.
+    whole_bytes: u16,
     module: u16,
     kind: u8,
 }
@@ -64,9 +72,12 @@ pub struct SymbolTable {
     slots: Vec<(u32, u32)>,
     hasher: RandomState,
     names: String,
+    naming: Naming,
     modules: Vec<String>,
     /// Where the image has memory: sorted, disjoint. Empty when the source does not say.
     extents: Vec<(u64, u64)>,
+    /// Where the kernel itself says that it begins and ends. `None` when the marks are not there.
+    kernel: Option<(u64, u64)>,
     /// Where the kernel itself says that text lies. Empty when the marks are not there.
     text: Vec<(u64, u64)>,
 }
@@ -106,7 +117,8 @@ impl Builder {
         };
         self.names.push_str(name);
         let kind = u8::try_from(kind).unwrap_or(b'?');
-        self.rows.push(Entry { addr, name_start, next_same_name: NONE, name_bytes, module, kind });
+        let whole_bytes = name_bytes;
+        self.rows.push(Entry { addr, name_start, next_same_name: NONE, name_bytes, whole_bytes, module, kind });
         Ok(())
     }
 
@@ -139,6 +151,7 @@ impl Builder {
         };
         table.index_names();
         table.text = table.text_by_marks();
+        table.kernel = table.kernel_by_marks();
         table
     }
 }
@@ -198,8 +211,22 @@ impl SymbolTable {
         let symbol = self.symbol(self.first_alias(last, start))?;
         let offset = addr.0 - start;
         let covered = offset == 0 || offset < symbol.size;
-        let in_memory = symbol.module.is_some() || self.extents.is_empty() || self.extent_of(addr.0).is_some();
+        let in_memory = symbol.module.is_some() || self.is_kernel_memory(addr);
         (covered && in_memory).then_some((symbol, offset))
+    }
+
+    /// Can `addr` be one of the kernel's own, as far as is known? Not every symbol's value is: x86_64 kernels before 6.15 have the
+    /// offsets of their per-CPU variables among them (`cpu_debug_store` is 0x1000), and linker scripts name numbers. The kernel's
+    /// look-ups by address ask the same (`is_ksym_addr`, `kernel/kallsyms.c`).
+    #[must_use]
+    pub fn is_kernel_memory(&self, addr: GuestAddr) -> bool {
+        self.kernel.is_none_or(|(start, end)| (start..end).contains(&addr.0))
+            && (self.extents.is_empty() || self.extent_of(addr.0).is_some())
+    }
+
+    /// `(first address, address after the last)` of the kernel, when marks say.
+    pub(crate) fn kernel_range(&self) -> Option<(u64, u64)> {
+        self.kernel
     }
 
     /// Does `addr` lie in the kernel's own text, as the marks in its symbols say? `None` without marks.
@@ -233,16 +260,52 @@ impl SymbolTable {
             builder.extents(self.extents.iter().chain(&other.extents).copied());
         }
         for symbol in self.iter() {
-            builder.push(symbol.addr.0, symbol.kind, symbol.name, symbol.module)?;
+            builder.push(symbol.addr.0, symbol.kind, symbol.whole_name, symbol.module)?;
         }
-        let known: HashSet<_> = self.iter().map(|symbol| (symbol.addr, symbol.name, symbol.module)).collect();
+        let known: HashSet<_> = self.iter().map(|symbol| (symbol.addr, symbol.whole_name, symbol.module)).collect();
         for symbol in other.iter() {
-            if !known.contains(&(symbol.addr, symbol.name, symbol.module)) {
-                builder.push(symbol.addr.0, symbol.kind, symbol.name, symbol.module)?;
+            if !known.contains(&(symbol.addr, symbol.whole_name, symbol.module)) {
+                builder.push(symbol.addr.0, symbol.kind, symbol.whole_name, symbol.module)?;
             }
         }
+        // Of the two, the one whose kernel is known.
+        let naming = if self.naming == Naming::default() { other.naming } else { self.naming };
         *self = builder.finish();
+        self.set_naming(naming);
         Ok(())
+    }
+
+    /// From here on the symbols have the names that the kernel of this banner goes by (see `naming`).
+    pub(crate) fn name_as_kernel(&mut self, banner: Option<&str>) {
+        let naming = Naming::of(banner, self.entries.iter().filter_map(|entry| self.whole_name(*entry)));
+        self.set_naming(naming);
+    }
+
+    fn set_naming(&mut self, naming: Naming) {
+        if naming == self.naming {
+            return;
+        }
+        self.naming = naming;
+        for index in 0..self.entries.len() {
+            let Some(whole) = self.entries.get(index).and_then(|entry| self.whole_name(*entry)) else { continue };
+            let kept = u16::try_from(naming.kept(whole)).ok();
+            if let Some((entry, kept)) = self.entries.get_mut(index).zip(kept) {
+                entry.name_bytes = kept;
+            }
+        }
+        self.index_names();
+    }
+
+    /// The symbols whose name in the source is that of `name`, functions first, their parts last.
+    #[must_use]
+    pub fn spellings(&self, name: &str) -> Vec<Symbol<'_>> {
+        let source = naming::in_source(name);
+        let is_same = |entry: &Entry| self.whole_name(*entry).is_some_and(|whole| naming::in_source(whole) == source);
+        let indices = self.entries.iter().enumerate().filter(|(_, entry)| is_same(entry)).map(|(index, _)| index);
+        let mut found: Vec<_> = indices.filter_map(|index| self.symbol(index)).filter(|_| !source.is_empty()).collect();
+        let is_part = |name: &str| naming::before_function(name).is_some() || name.contains(".cold");
+        found.sort_by_key(|symbol| (!symbol.text, is_part(symbol.whole_name)));
+        found
     }
 
     /// Up to three names like `name`, best first, for "did you mean".
@@ -254,7 +317,18 @@ impl SymbolTable {
         )
     }
 
-    /// By ascending address, each with its index.
+    /// By ascending address, each with its index: the rows that a look-up for `name` finds.
+    fn rows_found(&self, name: &str) -> impl Iterator<Item = (usize, Entry)> {
+        let kept = name.get(..self.naming.kept(name)).unwrap_or(name);
+        self.rows_named(kept).filter(move |(_, entry)| {
+            // The kernel leaves nothing away in look-ups of modules' symbols.
+            let by_kept = entry.module == NO_MODULE && kept.len() == name.len();
+            let by_whole = entry.module != NO_MODULE || self.naming.takes_whole;
+            by_kept || (by_whole && self.whole_name(*entry) == Some(name))
+        })
+    }
+
+    /// The rows of this name.
     fn rows_named(&self, name: &str) -> impl Iterator<Item = (usize, Entry)> {
         let row = |index: u32| Some((index as usize, *self.entries.get(index as usize)?));
         let first = self.slot_of(name).0.and_then(|slot| self.slots.get(slot)).map_or(NONE, |slot| slot.1);
@@ -269,6 +343,7 @@ impl SymbolTable {
         let by_marks = if entry.module == NO_MODULE { self.is_kernel_text(addr) } else { None };
         Some(Symbol {
             name: self.name(entry)?,
+            whole_name: self.whole_name(entry)?,
             addr,
             size: self.size(index, entry),
             kind,
@@ -312,6 +387,11 @@ impl SymbolTable {
         self.names.get(start..start + usize::from(entry.name_bytes))
     }
 
+    fn whole_name(&self, entry: Entry) -> Option<&str> {
+        let start = entry.name_start as usize;
+        self.names.get(start..start + usize::from(entry.whole_bytes))
+    }
+
     fn module(&self, entry: Entry) -> Option<&str> {
         self.modules.get(usize::from(entry.module)).map(String::as_str)
     }
@@ -334,6 +414,7 @@ impl SymbolTable {
 
     fn index_names(&mut self) {
         let count = self.entries.len();
+        self.entries.iter_mut().for_each(|entry| entry.next_same_name = NONE);
         self.slots = vec![(0, NONE); (count * 2).next_power_of_two()];
         // Backwards, so that each chain ascends.
         for index in (0..count).rev() {
@@ -346,175 +427,24 @@ impl SymbolTable {
         }
     }
 
-    /// The kernel's rule (`core_kernel_text`), with `_text` for kernels that start before `_stext`.
+    /// The address of a symbol that the kernel has once.
+    fn mark(&self, name: &str) -> Option<u64> {
+        let mut core = self.rows_named(name).filter(|(_, entry)| entry.module == NO_MODULE);
+        core.next().filter(|_| core.next().is_none()).map(|(_, entry)| entry.addr)
+    }
+
+    /// With `_text` for kernels that start before `_stext`.
+    fn start_mark(&self) -> Option<u64> {
+        [self.mark("_text"), self.mark("_stext")].into_iter().flatten().min()
+    }
+
+    /// The kernel's rule (`core_kernel_text`).
     fn text_by_marks(&self) -> Vec<(u64, u64)> {
-        let mark = |name| {
-            let mut core = self.rows_named(name).filter(|(_, entry)| entry.module == NO_MODULE);
-            core.next().filter(|_| core.next().is_none()).map(|(_, entry)| entry.addr)
-        };
-        let start = [mark("_text"), mark("_stext")].into_iter().flatten().min();
-        let ranges = [start.zip(mark("_etext")), mark("_sinittext").zip(mark("_einittext"))];
+        let ranges = [self.start_mark().zip(self.mark("_etext")), self.mark("_sinittext").zip(self.mark("_einittext"))];
         merge_extents(ranges.into_iter().flatten().collect())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(rows: &[(u64, char, &'static str, Option<&'static str>)]) -> SymbolTable {
-        SymbolTable::from_rows(rows.iter().map(|(addr, kind, name, module)| (GuestAddr(*addr), *kind, *name, *module)))
-            .unwrap()
-    }
-
-    fn with_modules() -> SymbolTable {
-        table(&[
-            (0x1000, 'T', "_stext", None),
-            (0x1100, 't', "init_once", None),
-            (0x1200, 't', "init_once", None),
-            (0x1200, 't', "init_once", None),
-            (0x1300, 'T', "vfs_read", None),
-            (0x2000, 'T', "_etext", None),
-            (0x3000, 't', "jiffies_data", None),
-            (0x4000, 'B', "_end", None),
-            (0x9000_0000, 't', "ext4_read", Some("ext4")),
-            (0x9000_0100, 't', "init_once", Some("ext4")),
-            (0x9100_0000, 't', "xfs_read", Some("xfs")),
-            (0x9100_0040, 't', "ext4_read", Some("xfs")),
-        ])
-    }
-
-    fn addrs(lookup: &Lookup<'_>) -> Vec<u64> {
-        match lookup {
-            Lookup::None => vec![],
-            Lookup::One(symbol) => vec![symbol.addr.0],
-            Lookup::Many(symbols) => symbols.iter().map(|symbol| symbol.addr.0).collect(),
-        }
-    }
-
-    #[test]
-    fn a_name_of_a_function_descriptor_means_the_code() {
-        let table = table(&[
-            (0x1000, 'T', "_stext", None),
-            (0x1100, 'T', ".vfs_read", None),
-            (0x1200, 't', ".init_once", None),
-            (0x1300, 't', ".init_once", None),
-            (0x1400, 't', ".only_code", None),
-            (0x1500, 'T', "_switch", None),
-            (0x2000, 'T', "_etext", None),
-            (0x2800, 't', ".cleanup", None),
-            (0x3000, 'D', "vfs_read", None),
-            (0x3018, 'd', "init_once", None),
-            (0x3030, 'd', "init_once", None),
-            (0x3048, 'd', "cleanup", None),
-            (0x4000, 'D', "jiffies", None),
-            (0x9000, 't', ".ext4_read", Some("ext4")),
-            (0x9800, 'd', "ext4_read", Some("ext4")),
-            (0xa000, 't', ".jiffies", Some("odd")),
-        ]);
-        for (name, expected) in [
-            ("vfs_read", &[0x1100][..]),
-            (".vfs_read", &[0x1100]),
-            ("init_once", &[0x1200, 0x1300]),
-            // Without CONFIG_KALLSYMS_ALL the descriptors, which are data, have no names.
-            ("only_code", &[0x1400]),
-            // Outside of what the marks say is text.
-            ("cleanup", &[0x2800]),
-            // Assembler code without a descriptor.
-            ("_switch", &[0x1500]),
-            ("ext4_read", &[0x9000]),
-            // Another module's code is not this variable's.
-            ("jiffies", &[0x4000]),
-            ("..vfs_read", &[]),
-            ("", &[]),
-        ] {
-            assert_eq!(addrs(&table.lookup(None, name)), expected, "{name}");
-        }
-        assert_eq!(addrs(&table.lookup(Some("ext4"), "ext4_read")), [0x9000]);
-        assert_eq!(table.lookup(Some("ext4"), "vfs_read"), Lookup::None);
-    }
-
-    #[test]
-    fn names_resolve_in_the_kernel_first_then_in_modules() {
-        let table = with_modules();
-        assert_eq!(addrs(&table.lookup(None, "vfs_read")), [0x1300]);
-        assert_eq!(addrs(&table.lookup(None, "init_once")), [0x1100, 0x1200]);
-        assert_eq!(addrs(&table.lookup(Some("ext4"), "init_once")), [0x9000_0100]);
-        assert_eq!(addrs(&table.lookup(None, "ext4_read")), [0x9000_0000, 0x9100_0040]);
-        assert_eq!(addrs(&table.lookup(Some("xfs"), "ext4_read")), [0x9100_0040]);
-        assert_eq!(table.lookup(None, "vfs_rea"), Lookup::None);
-        assert_eq!(table.lookup(None, ""), Lookup::None);
-        assert_eq!(table.lookup(Some("btrfs"), "vfs_read"), Lookup::None);
-        assert!(table.has_module("xfs") && !table.has_module("btrfs"));
-        assert_eq!(SymbolTable::default().lookup(None, "x"), Lookup::None);
-    }
-
-    #[test]
-    fn addresses_resolve_within_sizes() {
-        let table = with_modules();
-        let name = |addr: u64| {
-            let (symbol, offset) = table.containing(GuestAddr(addr))?;
-            Some((symbol.name, offset, symbol.size))
-        };
-        assert_eq!(name(0xfff), None);
-        assert_eq!(name(0x1000), Some(("_stext", 0, 0x100)));
-        assert_eq!(name(0x12ff), Some(("init_once", 0xff, 0x100)));
-        // The kernel's last symbol does not reach up to the first module's, and only its address is known.
-        assert_eq!(name(0x4000), Some(("_end", 0, 0)));
-        assert_eq!(name(0x4001), None);
-        // A module's last symbol ends somewhere; 64 KiB is the limit.
-        assert_eq!(name(0x9000_ffff), Some(("init_once", 0xfeff, 0x1_0000)));
-        assert_eq!(name(0x9002_0000), None);
-        assert_eq!(name(u64::MAX), None);
-        assert_eq!(SymbolTable::default().containing(GuestAddr(0)), None);
-    }
-
-    #[test]
-    fn marks_decide_what_is_text_and_letters_only_without_them() {
-        let text = |table: &SymbolTable, name| match table.lookup(None, name) {
-            Lookup::One(symbol) => symbol.text,
-            other => panic!("{name}: {other:?}"),
-        };
-        let marked = with_modules();
-        assert!(text(&marked, "vfs_read"));
-        assert!(!text(&marked, "jiffies_data"), "`t`, but behind _etext");
-        assert!(text(&marked, "xfs_read"), "modules have no marks");
-        assert_eq!(marked.is_kernel_text(GuestAddr(0x1fff)), Some(true));
-        assert_eq!(marked.is_kernel_text(GuestAddr(0x2000)), Some(false));
-        let bare = table(&[(0x10, 'T', "f", None), (0x20, 'D', "d", None), (0x30, 'V', "v", None)]);
-        assert_eq!((text(&bare, "f"), text(&bare, "d"), text(&bare, "v")), (true, false, false));
-        assert_eq!(bare.is_kernel_text(GuestAddr(0x10)), None);
-    }
-
-    #[test]
-    fn many_aliases() {
-        let names: Vec<String> = (0..40).map(|number| format!("alias_{number}")).collect();
-        let rows = names.iter().map(|name| (GuestAddr(0x100), 't', name.as_str(), None));
-        let table = SymbolTable::from_rows(rows.chain([(GuestAddr(0x180), 't', "next", None)])).unwrap();
-        let (symbol, offset) = table.containing(GuestAddr(0x17f)).unwrap();
-        assert_eq!((symbol.name, offset, symbol.size), ("alias_0", 0x7f, 0x80));
-        assert!(table.iter().take(40).all(|symbol| symbol.size == 0x80));
-    }
-
-    #[test]
-    fn merging_adds_modules_and_drops_repeated_rows() {
-        let mut kernel = table(&[(0x1000, 'T', "_stext", None), (0x2000, 'T', "vfs_read", None)]);
-        let live = table(&[
-            (0x2000, 'T', "vfs_read", None),
-            (0x2000, 'T', "vfs_read_alias", None),
-            (0x9000, 't', "helper", Some("ext4")),
-        ]);
-        kernel.merge(&live).unwrap();
-        let rows: Vec<_> = kernel.iter().map(|symbol| (symbol.addr.0, symbol.name, symbol.module)).collect();
-        assert_eq!(
-            rows,
-            [
-                (0x1000, "_stext", None),
-                (0x2000, "vfs_read", None),
-                (0x2000, "vfs_read_alias", None),
-                (0x9000, "helper", Some("ext4")),
-            ]
-        );
-        assert_eq!(addrs(&kernel.lookup(None, "helper")), [0x9000]);
+    fn kernel_by_marks(&self) -> Option<(u64, u64)> {
+        self.start_mark().zip(self.mark("_end")).filter(|(start, end)| start < end)
     }
 }

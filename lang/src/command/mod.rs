@@ -223,7 +223,8 @@ pub(crate) fn image_address(text: &str, target: &dyn Target) -> Result<GuestAddr
         .ok_or_else(|| (diag::FAIL_REG_PROBE, format!("see @{text}")))?;
     let addr = target.data_symbol(name).ok_or_else(|| {
         let problem = Problem { errno: diag::ENOENT, ..diag::BAD_PROBE_ADDR };
-        (problem, format!("no symbol '{name}'"))
+        let hint = target.hint(name).map_or_else(String::new, |hint| format!(": {hint}"));
+        (problem, format!("no symbol '{name}'{hint}"))
     })?;
     Ok(addr.wrapping_add(offset.cast_unsigned()))
 }

@@ -122,10 +122,7 @@ fn lookup(words: Words<'_>, symbol: &str, target: &dyn Target) -> Result<Option<
     }
     match target.symbol(module, name) {
         SymbolLookup::One { addr, .. } => Ok(Some(addr)),
-        SymbolLookup::None => {
-            let near = target.similar_symbol(name).map(|near| format!("did you mean {near}?"));
-            Err(words.error(1, 0, diag::BAD_PROBE_ADDR).with_help_if(near))
-        }
+        SymbolLookup::None => Err(words.error(1, 0, diag::BAD_PROBE_ADDR).with_help_if(target.hint(name))),
         SymbolLookup::Many(addrs) => {
             let listed: Vec<_> = addrs.iter().take(8).map(ToString::to_string).collect();
             let more = if addrs.len() > listed.len() { ", ..." } else { "" };

@@ -81,8 +81,8 @@ impl Target for FakeKernel {
         Some(NamedAddr { symbol: symbol.to_owned(), offset: addr.0 - start, size, module: None })
     }
 
-    fn similar_symbol(&self, name: &str) -> Option<String> {
-        (name == "vfs_raed").then(|| "vfs_read".to_owned())
+    fn hint(&self, name: &str) -> Option<String> {
+        (name == "vfs_raed").then(|| "did you mean vfs_read?".to_owned())
     }
 }
 

@@ -261,8 +261,7 @@ pub(super) fn resolve(place: &str, target: &ImageTarget<'_>) -> Result<(GuestAdd
         SymbolLookup::One { addr, .. } => Ok((addr, offset)),
         SymbolLookup::Many(addresses) => Err(Error::SymbolNotUnique { place: plain(place), addresses }),
         SymbolLookup::None => {
-            let near = target.similar_symbol(name);
-            Err(missing(near.map_or_else(String::new, |near| format!(": did you mean {}?", plain(&near)))))
+            Err(missing(target.hint(name).map_or_else(String::new, |hint| format!(": {}", plain(&hint)))))
         }
     }
 }

@@ -37,7 +37,7 @@ impl SymbolTable {
 
     /// The rows of this name that are `wanted`, or if none of them is code, the code that the name stands for.
     fn code_or_data(&self, name: &str, wanted: impl Fn(Entry) -> bool + Copy) -> Lookup<'_> {
-        let direct = self.gather(self.rows_named(name).filter(|(_, entry)| wanted(*entry)));
+        let direct = self.gather(self.rows_found(name).filter(|(_, entry)| wanted(*entry)));
         let is_code = match &direct {
             Lookup::None => name.is_empty() || name.starts_with('.'),
             Lookup::One(symbol) => symbol.text,
@@ -49,7 +49,7 @@ impl SymbolTable {
         let dotted = format!(".{name}");
         // By the letter: code that only a module would run (.exit.text) lies outside of the marks.
         let is_code = |symbol: &Symbol<'_>| matches!(symbol.kind, 'T' | 't' | 'W' | 'w');
-        match self.gather(self.rows_named(&dotted).filter(|(_, entry)| wanted(*entry))) {
+        match self.gather(self.rows_found(&dotted).filter(|(_, entry)| wanted(*entry))) {
             Lookup::One(code) if is_code(&code) => Lookup::One(code),
             Lookup::Many(code) if code.iter().all(is_code) => Lookup::Many(code),
             _ => direct,
