@@ -116,7 +116,7 @@ mod tests {
             ImageTarget { arch: qkprobe_arch::by_name("x86_64").expect("this build has it"), image: Some(&image) };
         let command = qkprobe_lang::parse(definition, &target, &Events::new()).expect("a definition");
         let Command::Add(definition) = command else { panic!("no definition") };
-        let filter = Filter::compile(filter, &definition).expect("a filter");
+        let filter = Filter::compile(filter, &definition, &target).expect("a filter");
         let event = Event::parse(event).expect("an event");
         let mut printed = b"{".to_vec();
         definition.print_json(&record(&event, &definition, &target), &target, &mut printed);

@@ -66,6 +66,32 @@ fn check() {
     assert!(bad.contains("bad.toml:5\nno probe 'b': did you mean a?"), "{bad}");
 }
 
+/// Names as GCC made them, and numbers that are addresses of no kernel although its table of symbols has them.
+#[test]
+fn names_that_compilers_make_and_symbols_that_are_no_addresses() {
+    let place = Place::new();
+    let good = [
+        "p:a match_id.isra.0",
+        "p:b measure_residency_fn.constprop.0.isra.0",
+        "p:c topa_alloc.constprop.0",
+        "p:d name_to_dev_t.cold",
+        "p:e vfs_statfs.part.0.isra.0",
+        "p:f vfs_statfs",
+        "p:g 0x1000",
+        "p:h vfs_read a=$arg2 if a.function != vfs_statfs.part.0.isra.0",
+    ];
+    place.write("good.txt", &good.join("\n"));
+    assert_eq!(place.run(&["check", "-k", "vmlinuz", "good.txt"]).code(0).stdout, "8 definitions are good\n");
+    for (definition, help) in [
+        ("p topa_alloc", "the compiler made topa_alloc.constprop.0 of it"),
+        ("p topa_alloc.isra.0", "this kernel has topa_alloc.constprop.0"),
+        ("p fixed_percpu_data", "0x0 lies in no function of the kernel"),
+    ] {
+        let text = place.run(&["check", "-k", "vmlinuz", "--def", definition]).code(1).stderr;
+        assert!(text.contains("error: Invalid probed address or symbol\n") && text.contains(help), "{text}");
+    }
+}
+
 #[test]
 fn mistakes_in_test_files_stop_everything_before_a_guest_starts() {
     let place = Place::new();

@@ -18,8 +18,12 @@ pub(crate) struct RuntimeNames {
 impl SymbolNames for RuntimeNames {
     fn name(&self, addr: u64, out: &mut dyn std::fmt::Write) -> bool {
         let Some(image) = &self.image else { return false };
+        qkprobe_resolve::write_name(image, GuestAddr(self.linked(addr)), out)
+    }
+
+    fn linked(&self, addr: u64) -> u64 {
         // Before the slide is known the kernel runs where it is linked, or identity mapped.
         let linked = self.locator.as_ref().and_then(|locator| locator.linked(GuestAddr(addr)));
-        qkprobe_resolve::write_name(image, linked.unwrap_or(GuestAddr(addr)), out)
+        linked.map_or(addr, |linked| linked.0)
     }
 }

@@ -105,7 +105,7 @@ impl<'a> Resolver<'a> {
     fn resolve(&self, config: &ProbeConfig, definition: Definition) -> Result<Resolved, Refused> {
         let target = &self.target;
         let refused = |errno, what: String| Refused::new(errno, &config.origin, what);
-        let filter = config.filter.as_deref().map(|text| Filter::compile(text, &definition));
+        let filter = config.filter.as_deref().map(|text| Filter::compile(text, &definition, &self.target));
         let filter = filter.transpose().map_err(|error| refused(EINVAL, error.to_string()))?;
         let effects = config.compile_effects(&definition, target);
         let effects = effects.map_err(|error| refused(error.errno, error.to_string()))?;

@@ -98,7 +98,7 @@ impl Expectation {
     ///
     /// # Errors
     /// A probe that the test does not have, a filter that does not fit it, a field that is missing.
-    pub fn compile(expect: &Expect, probes: &[Checked]) -> Result<Vec<Self>, String> {
+    pub fn compile(expect: &Expect, probes: &[Checked], target: &ImageTarget<'_>) -> Result<Vec<Self>, String> {
         let Expect { line, spec } = expect;
         let within = spec.within;
         let limit = within.map(|limit| format!(" within {}", nanoseconds(limit.as_nanos()))).unwrap_or_default();
@@ -110,7 +110,7 @@ impl Expectation {
             state: State::Open,
             events: VecDeque::new(),
         };
-        let select = |text: &str| Selector::new(text, probes);
+        let select = |text: &str| Selector::new(text, probes, target);
         if let Some(text) = &spec.never {
             let count = Count { least: 0, most: 0 };
             let subject = Subject::Hits { selector: select(text)?, count, hits: 0 };
@@ -131,13 +131,14 @@ impl Expectation {
             return Ok(vec![make(format!("the console says {text}"), subject)]);
         }
         let text = spec.event.as_deref().unwrap_or_default();
-        Self::of_event(text, spec, probes, &select, &make)
+        Self::of_event(text, spec, probes, target, &select, &make)
     }
 
     fn of_event(
         text: &str,
         spec: &ExpectSpec,
         probes: &[Checked],
+        target: &ImageTarget<'_>,
         select: &dyn Fn(&str) -> Result<Selector, String>,
         make: &dyn Fn(String, Subject) -> Self,
     ) -> Result<Vec<Self>, String> {
@@ -158,7 +159,7 @@ impl Expectation {
         };
         let mut list = Vec::new();
         if let Some(filter) = &spec.all {
-            let compiled = Filter::compile(filter, &definition).map_err(|error| error.to_string())?;
+            let compiled = Filter::compile(filter, &definition, target).map_err(|error| error.to_string())?;
             let subject = Subject::All {
                 selector: events("all")?,
                 filter: compiled,

@@ -33,7 +33,7 @@ fn compile(expect: &str) -> Result<Vec<Expectation>, String> {
     let image = image();
     let target = ImageTarget { arch: qkprobe_arch::by_name("x86_64").expect("this build has it"), image: Some(&image) };
     let probes = check(&file.probes, &target).map_err(|mistakes| mistakes.join("\n"))?;
-    Expectation::compile(&file.expect[0], &probes)
+    Expectation::compile(&file.expect[0], &probes, &target)
 }
 
 /// What each of the expectation's parts says after these events.

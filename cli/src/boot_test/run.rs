@@ -112,7 +112,7 @@ impl Attempt<'_> {
         }
         let target = ImageTarget { arch: isa, image: Some(&image) };
         let probes = check::check(&test.probes, &target).map_err(|mistakes| (Verdict::Fail, mistakes.join("\n")))?;
-        let mut expectations = compile(test, &probes)?;
+        let mut expectations = compile(test, &probes, &target)?;
         let folder = Folder::small().map_err(|error| (Verdict::Fail, error.to_string()))?;
         if !probes.is_empty() {
             boot = boot.plugin_arg(format!("config={}", write_probes(test, report.seed, folder.path())?.display()));
@@ -153,11 +153,15 @@ impl Attempt<'_> {
     }
 }
 
-fn compile(test: &TestFile, probes: &[Checked]) -> Result<Vec<Expectation>, (Verdict, String)> {
+fn compile(
+    test: &TestFile,
+    probes: &[Checked],
+    target: &ImageTarget<'_>,
+) -> Result<Vec<Expectation>, (Verdict, String)> {
     let mut list = Vec::new();
     for expect in &test.expect {
         let place = |error| (Verdict::Fail, format!("{}:{}: {error}", test.path.display(), expect.line));
-        list.extend(Expectation::compile(expect, probes).map_err(place)?);
+        list.extend(Expectation::compile(expect, probes, target).map_err(place)?);
     }
     if let WantedEnd::Hit(event) = &test.test.end {
         let name = event.rsplit('/').next().unwrap_or_default();

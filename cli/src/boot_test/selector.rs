@@ -23,7 +23,7 @@ pub(crate) struct Selector {
 
 impl Selector {
     /// Compiles it for the test's probes.
-    pub(crate) fn new(text: &str, probes: &[Checked]) -> Result<Self, String> {
+    pub(crate) fn new(text: &str, probes: &[Checked], target: &ImageTarget<'_>) -> Result<Self, String> {
         let (names, filter) = text.split_once(" if ").map_or((text, None), |(names, filter)| (names, Some(filter)));
         let names = names.trim();
         let (group, event) = match names.split_once('/') {
@@ -44,7 +44,7 @@ impl Selector {
         };
         let counts_only = probes.iter().filter(is_it).any(|probe| probe.config.action == Action::Count);
         let filter = filter
-            .map(|filter| match Filter::compile(filter, &probe.definition) {
+            .map(|filter| match Filter::compile(filter, &probe.definition, target) {
                 Ok(_) if counts_only => Err(format!("'{names}' only counts: give the filter to the probe itself")),
                 Ok(filter) => Ok((filter, Arc::clone(&probe.definition))),
                 Err(error) => Err(error.to_string()),

@@ -55,11 +55,12 @@ pub(crate) fn check(args: &Check) -> Outcome {
         }
         let row = boot.arch_for(image)?;
         let isa = row.isa().ok_or_else(|| Failure::new(format!("{}: this version cannot decode it yet", row.name)))?;
-        match check::check(probes, &ImageTarget { arch: isa, image: Some(image) }) {
+        let target = ImageTarget { arch: isa, image: Some(image) };
+        match check::check(probes, &target) {
             Ok(good) => {
                 count += good.len();
                 mistakes.extend(expect.iter().filter_map(|(path, expect)| {
-                    let error = Expectation::compile(expect, &good).err()?;
+                    let error = Expectation::compile(expect, &good, &target).err()?;
                     Some(format!("{}:{}\n{error}", path.display(), expect.line))
                 }));
             }

@@ -3,9 +3,11 @@
 
 use std::fmt;
 
+use qkprobe_arch::ByteOrder;
+
 use super::cpus::CpuSet;
 use super::{Common, glob};
-use crate::program::{Element, Field, element};
+use crate::program::{Element, Field, element, whole};
 use crate::target::SymbolNames;
 
 /// The thing to judge.
@@ -29,7 +31,10 @@ pub(super) enum Node {
 /// Where a test's left side comes from.
 #[derive(Clone, Debug)]
 pub(super) enum Operand {
+    /// A field's value; of an array of strings its first.
     Field(Field),
+    /// An array of numbers, as one number.
+    Whole(Field, ByteOrder),
     /// A constant string of the definition.
     Literal(String),
     /// The probed or returned-to address.
@@ -65,10 +70,11 @@ pub(super) enum Value {
         inverted: bool,
     },
     Cpus(CpuSet),
-    /// A function's name: the address must lie in it.
-    Function(String),
-    /// An address: both must lie in the same function.
-    FunctionAt(u64),
+    /// The address must lie in this function, as linked.
+    Function {
+        start: u64,
+        size: u64,
+    },
 }
 
 /// One comparison.
@@ -94,6 +100,7 @@ impl Test {
     fn matches(&self, hit: &Hit<'_>) -> bool {
         let found = match &self.operand {
             Operand::Field(field) => element(field, hit.record, 0),
+            Operand::Whole(field, order) => whole(field, *order, hit.record),
             Operand::Literal(text) => Element::Bytes(text.as_bytes()),
             Operand::Ip => Element::Number(hit.common.ip),
             Operand::Cpu => Element::Number(u64::from(hit.common.cpu)),
@@ -108,16 +115,8 @@ impl Test {
                 Op::Ne => !set.is_only(left),
                 _ => set.contains(left),
             },
-            (Element::Number(left), Value::Function(name)) => {
-                let mut text = NameBuffer::new();
-                let inside = hit.names.name(left, &mut text) && function_of(text.bytes()) == name.as_bytes();
-                inside == (self.op == Op::Eq)
-            }
-            (Element::Number(left), Value::FunctionAt(addr)) => {
-                let (mut one, mut other) = (NameBuffer::new(), NameBuffer::new());
-                let inside = hit.names.name(left, &mut one)
-                    && hit.names.name(*addr, &mut other)
-                    && function_of(one.bytes()) == function_of(other.bytes());
+            (Element::Number(left), Value::Function { start, size }) => {
+                let inside = hit.names.linked(left).wrapping_sub(*start) < *size;
                 inside == (self.op == Op::Eq)
             }
             // `symstr` is stored as a number and named here.
@@ -158,11 +157,6 @@ fn compare(op: Op, left: u64, right: u64, bytes: u8, signed: bool) -> bool {
         Op::And => left & right != 0,
         Op::Glob => false,
     }
-}
-
-/// `vfs_read` of `vfs_read+0x4/0x370`.
-fn function_of(name: &[u8]) -> &[u8] {
-    name.split(|byte| *byte == b'+').next().unwrap_or_default()
 }
 
 /// A symbol's name on the stack; what does not fit is cut.

@@ -10,7 +10,7 @@ use std::fmt;
 
 use crate::command::Definition;
 use crate::diag::write_error;
-use crate::target::SymbolNames;
+use crate::target::{SymbolNames, Target};
 use eval::Node;
 
 /// What every record has besides its arguments.
@@ -33,14 +33,14 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Compiles `text` for the fields of `definition`. `0` and `none` are no filter.
+    /// Compiles `text` for the fields of `definition`, with functions of `target`. `0` and `none` are no filter.
     ///
     /// # Errors
     /// The kernel's error, with its caret.
-    pub fn compile(text: &str, definition: &Definition) -> Result<Self, FilterError> {
+    pub fn compile(text: &str, definition: &Definition, target: &dyn Target) -> Result<Self, FilterError> {
         let trimmed = text.trim();
         let no_filter = trimmed == "0" || trimmed == "none" && definition.args.iter().all(|arg| arg.name != "none");
-        let root = if no_filter { None } else { Some(parse::parse(trimmed, definition)?) };
+        let root = if no_filter { None } else { Some(parse::parse(trimmed, definition, target)?) };
         Ok(Self { text: trimmed.to_owned(), root })
     }
 

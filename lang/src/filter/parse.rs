@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use qkprobe_arch::GuestAddr;
+
 use super::FilterError;
 use super::cpus::CpuSet;
 use super::eval::{Node, Op, Operand, Test, Value};
@@ -13,6 +15,7 @@ use crate::arg::TypeKind;
 use crate::command::{Definition, Kind};
 use crate::number::{self, Radix};
 use crate::suggest;
+use crate::target::{SymbolLookup, Target};
 
 /// How deep `(` and `!` may nest; the kernel has no such limit.
 const MAX_DEPTH: usize = 64;
@@ -43,6 +46,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     definition: &'a Definition,
+    target: &'a dyn Target,
 }
 
 /// What a term's name stands for.
@@ -53,8 +57,8 @@ struct Subject {
     signed: bool,
 }
 
-pub(super) fn parse(text: &str, definition: &Definition) -> Result<Node, FilterError> {
-    let mut parser = Parser { text, at: 0, definition };
+pub(super) fn parse(text: &str, definition: &Definition, target: &dyn Target) -> Result<Node, FilterError> {
+    let mut parser = Parser { text, at: 0, definition, target };
     if text.len() > MAX_TEXT {
         return Err(parser.error(0, "Error").help(format!("a filter has at most {MAX_TEXT} bytes")));
     }
@@ -229,16 +233,18 @@ impl<'a> Parser<'a> {
         let number = |operand, bytes, signed| Subject { operand, kind: None, bytes, signed };
         let mut fields = self.definition.args.iter().zip(&self.definition.program.fields);
         if let Some((arg, field)) = fields.find(|(arg, _)| arg.name == name) {
-            if field.is_array {
-                let error = self.term_error(self.at, "Illegal operation for field type");
-                return Err(error.help(format!("'{name}' is an array; add an argument for the element to compare")));
-            }
+            // As in the kernel an array of numbers is the number that its bytes are, and no comparison passes where numbers are
+            // never so long; an array of strings is its first.
             let operand = match &arg.literal {
                 Some(text) => Operand::Literal(text.clone()),
+                None if field.is_array && !field.kind.is_string() => {
+                    Operand::Whole(*field, self.definition.program.order())
+                }
                 None => Operand::Field(*field),
             };
             let signed = field.kind == TypeKind::Signed;
-            return Ok(Subject { operand, kind: Some(field.kind), bytes: field.bytes, signed });
+            let bytes = field.bytes.saturating_mul(field.count.max(1));
+            return Ok(Subject { operand, kind: Some(field.kind), bytes, signed });
         }
         let is_return = matches!(self.definition.kind, Kind::Kretprobe { .. });
         match name {
@@ -284,17 +290,34 @@ impl<'a> Parser<'a> {
             let word_bytes = usize::from(self.definition.program.word_bytes());
             let addr = number::unsigned(text, Radix::ByPrefix, word_bytes);
             let addr = addr.ok_or_else(|| self.term_error(self.at, "Invalid value (did you forget quotes)?"))?;
-            return Ok(Value::FunctionAt(addr));
+            return self.function_around(GuestAddr(addr), None);
         }
         let rest = self.rest();
         let len = rest.find(|c: char| c.is_ascii_whitespace()).unwrap_or(rest.len());
         // The kernel reads up to the next blank; a parenthesis or a connective cannot be a part of a name either.
         let len = rest.find(['(', ')', '&', '|']).unwrap_or(len).min(len);
         self.at += len;
-        if len == 0 {
-            return Err(self.term_error(self.at, "Function not found"));
-        }
-        Ok(Value::Function(rest[..len].to_owned()))
+        let name = &rest[..len];
+        let (module, symbol) = name.split_once(':').map_or((None, name), |(module, symbol)| (Some(module), symbol));
+        // Of several the first, as `kallsyms_lookup_name` has it.
+        let addr = match self.target.symbol(module, symbol) {
+            SymbolLookup::One { addr, .. } => Some(addr),
+            SymbolLookup::Many(addrs) => addrs.first().copied(),
+            SymbolLookup::None => None,
+        };
+        let hint = || self.target.hint(symbol).filter(|_| !symbol.is_empty());
+        let addr = addr.ok_or_else(|| self.function_not_found(hint()))?;
+        self.function_around(addr, hint())
+    }
+
+    /// The function that an address lies in.
+    fn function_around(&self, addr: GuestAddr, hint: Option<String>) -> Result<Value, FilterError> {
+        let named = self.target.name_of(addr).ok_or_else(|| self.function_not_found(hint))?;
+        Ok(Value::Function { start: addr.0.wrapping_sub(named.offset), size: named.size })
+    }
+
+    fn function_not_found(&self, help: Option<String>) -> FilterError {
+        FilterError { help, ..self.term_error(self.at, "Function not found") }
     }
 
     fn cpus(&mut self, subject: &Subject, op: Op) -> Result<Value, FilterError> {

@@ -18,7 +18,7 @@ mod exec;
 mod record;
 
 pub(crate) use compile::{Input, compile};
-pub(crate) use record::{Element, element, elements};
+pub(crate) use record::{Element, element, elements, whole};
 
 use qkprobe_arch::{ByteOrder, GuestAddr, RegisterId};
 
@@ -156,6 +156,11 @@ impl Program {
     #[must_use]
     pub fn registers(&self) -> &[RegisterId] {
         &self.registers
+    }
+
+    /// The guest's byte order.
+    pub(crate) fn order(&self) -> ByteOrder {
+        self.order
     }
 
     /// Bytes of the guest's word.

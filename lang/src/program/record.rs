@@ -1,6 +1,8 @@
 //! Reading a record back. Any bytes may be handed in: what lies outside them counts as not readable.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use qkprobe_arch::ByteOrder;
+
 use super::{Field, Program};
 use crate::arg::TypeKind;
 
@@ -38,6 +40,25 @@ pub(crate) fn element<'a>(field: &Field, record: &'a [u8], index: u8) -> Element
     }
     let (start, len) = ((number & 0xffff) as usize, (number >> 16 & 0xffff) as usize);
     record.get(start..start + len).map_or(Element::Fault, Element::Bytes)
+}
+
+/// An array of numbers as the one number that its bytes are in the guest's memory, if numbers can be so long.
+#[inline]
+pub(crate) fn whole<'a>(field: &Field, order: ByteOrder, record: &'a [u8]) -> Element<'a> {
+    let mut number = 0_u64;
+    if !matches!(usize::from(field.bytes) * usize::from(field.count), 1 | 2 | 4 | 8) {
+        return Element::Fault;
+    }
+    for (index, place) in (0..field.count).zip(0_u32..) {
+        let Element::Number(part) = element(field, record, index) else { return Element::Fault };
+        let place = match order {
+            ByteOrder::Little => place,
+            ByteOrder::Big => u32::from(field.count) - 1 - place,
+        };
+        // At most 7 bytes: all elements together have 8.
+        number |= part.wrapping_shl(place * u32::from(field.bytes) * 8);
+    }
+    Element::Number(number)
 }
 
 /// All elements of a field.

@@ -39,7 +39,7 @@ fn a_hit_allocates_nothing() {
     let filter =
         "sy ~ \"x*\" || arg3 ~ \"*a?\" || arg6 ~ \"vfs*\" && __probe_ip.function == vfs_read && CPU & CPUS{0-3}";
     let filter = filter.replacen("sy", "arg6", 1);
-    let filter = Filter::compile(&filter, &definition).expect("good");
+    let filter = Filter::compile(&filter, &definition, &FakeKernel).expect("good");
     let mut guest = FakeGuest::new().set("di", VFS_READ + 4).set("si", page).set("sp", page).poke(page, b"some text\0");
     let mut out = vec![0; definition.program.max_len()];
     let common = Common { ip: VFS_READ + 4, cpu: 1 };

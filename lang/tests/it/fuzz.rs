@@ -164,7 +164,7 @@ fn check_line(line: &str) {
     let Some(definition) = definition_of(&probe.def) else { return };
     check_listing(&definition);
     if let Some(filter) = &probe.filter
-        && let Err(error) = Filter::compile(filter, &definition)
+        && let Err(error) = Filter::compile(filter, &definition, &FakeKernel)
     {
         let _ = error.to_string();
     }

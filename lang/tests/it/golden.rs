@@ -192,7 +192,7 @@ fn filters() {
     let rows = rows(text, "[", "] rc=", "event filter parse error: ");
     assert_eq!(rows.len(), 13, "all rows are read");
     for (filter, accepted, error) in rows {
-        let answer = Filter::compile(filter, &definition);
+        let answer = Filter::compile(filter, &definition, &FakeKernel);
         if let Some((_, text)) = TASK_FILTERS.iter().find(|(row, _)| *row == filter) {
             assert_eq!(without_help(&answer.expect_err(filter).to_string()), *text);
             continue;

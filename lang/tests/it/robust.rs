@@ -123,7 +123,7 @@ proptest! {
     fn any_filter(text in ".{0,100}", pieces in proptest::collection::vec(filter_piece(), 0..16), record in any::<[u8; 20]>()) {
         let definition = define("p vfs_read a=%di:s32 s=+0(%si):string");
         for text in [text, pieces.concat()] {
-            match Filter::compile(&text, &definition) {
+            match Filter::compile(&text, &definition, &FakeKernel) {
                 Ok(filter) => { let _ = filter.matches(&record, &Common { ip: 0, cpu: 0 }, &FakeKernel); }
                 Err(error) => { let _ = error.to_string(); }
             }

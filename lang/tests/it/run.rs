@@ -108,7 +108,7 @@ fn how_long_a_function_took() {
     let definition = define(line);
     assert!(definition.program.needs_entry_time() && !definition.program.needs_next_pc());
     let record = record(&definition, &mut guest);
-    let filter = qkprobe_lang::Filter::compile("arg3 > 1000 && t != 0", &definition).expect("good");
+    let filter = qkprobe_lang::Filter::compile("arg3 > 1000 && t != 0", &definition, &FakeKernel).expect("good");
     assert!(filter.matches(&record, &qkprobe_lang::Common { ip: 0, cpu: 0 }, &FakeKernel));
     assert_eq!(show(line, &mut FakeGuest::new()), " arg1=(fault) a=(fault) arg3=(fault) t=(fault) x=(fault)");
 }

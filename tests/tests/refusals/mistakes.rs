@@ -34,6 +34,16 @@ pub(crate) const MISTAKES: &[Mistake] = &[
     bad(&["probe=p:x vfs_read+1"], &["not an instruction boundary", "inside the instruction at 0x", "(5 bytes)"]),
     bad(&["probe=p:x 0xffffffff81000001"], &["not an instruction boundary", "at 0xffffffff81000000 (7 bytes)"]),
     bad(&["probe=p:x linux_banner"], &["Failed to register", "help: linux_banner is data, not code"]),
+    bad(
+        &["probe=p:x match_id"],
+        &["Invalid probed address or symbol", "help: the compiler made match_id.isra.0 of it"],
+    ),
+    bad(
+        &["probe=p:x measure_residency_fn.isra.0"],
+        &["Invalid probed address or symbol", "help: this kernel has measure_residency_fn.constprop.0.isra.0"],
+    ),
+    bad(&["probe=p:x cpu_debug_store"], &["Invalid probed address or symbol", "0x1000 lies in no function"]),
+    bad(&["probe=p:x vfs_read a=@cpu_debug_store"], &["Invalid probed address", "cpu_debug_store stands for 0x1000"]),
     bad(&["probe=p:x"], &["No place to probe", "help: write p[:[GROUP/]EVENT] [MOD:]SYM[+OFF]|ADDR"]),
     bad(&["probe=x:y vfs_read"], &["Unknown kind of probe", "help: a line begins with p (probe)"]),
     bad(&["probe=p:1x vfs_read"], &["Event name must follow the same rules as C identifiers", "p:1x vfs_read", "^"]),
@@ -68,6 +78,14 @@ pub(crate) const MISTAKES: &[Mistake] = &[
     bad(&["probe=p:x vfs_read a=%ax", "filter=a=="], &["Invalid value (did you forget quotes)?", "^"]),
     bad(&["probe=p:x vfs_read a=%ax", "filter=(a==1"], &["Too many '('", "^"]),
     bad(&["probe=p:x vfs_read a=%ax", "filter=a ~ \"x\""], &["Expecting numeric field", "^"]),
+    bad(
+        &["probe=p:x vfs_read a=%ax", "filter=a.function == vfs_raed"],
+        &["event filter parse error: error: Function not found", "^", "help: did you mean vfs_read?"],
+    ),
+    bad(
+        &["probe=p:x vfs_read a=%ax", "filter=a.function == pfn_to_mfn"],
+        &["Function not found", "help: the compiler made pfn_to_mfn.part.0"],
+    ),
     bad(&["probe=p:x vfs_read a=%ax", "filter=a==1", "filter=a==2"], &["filter=: stands behind", "once"]),
     // Options of a line.
     bad(
