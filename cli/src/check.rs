@@ -14,6 +14,8 @@ pub struct Checked {
     pub definition: Arc<Definition>,
     /// The probe as it was written.
     pub config: ProbeConfig,
+    /// What the image alone cannot tell.
+    pub note: Option<String>,
 }
 
 /// Checks all of `probes`, in their order; `-:` lines take back what stands before them. Goes on behind a mistake.
@@ -34,7 +36,15 @@ pub fn check(probes: &[ProbeConfig], target: &ImageTarget<'_>) -> Result<Vec<Che
             }
             Ok(Step::Added(resolved)) => {
                 events.insert(Arc::clone(&resolved.definition));
-                good.push(Checked { definition: resolved.definition, config: config.clone() });
+                let note = resolved.unsettled.then(|| {
+                    let place = &resolved.definition.place.text;
+                    format!(
+                        "{}: {place} is inside an instruction of the image, which the kernel replaces when it boots: it hits if an \
+                         instruction begins there then",
+                        config.origin
+                    )
+                });
+                good.push(Checked { definition: resolved.definition, config: config.clone(), note });
             }
             Err(refused) => bad.push(refused.message),
         }

@@ -27,7 +27,7 @@ mod suggest;
 mod target;
 
 pub use arg::{Arg, ArgType, Bits, TypeKind};
-pub use command::{Command, Definition, Delete, Events, Kind, Place, PlaceBy, parse};
+pub use command::{Command, Definition, Delete, Events, Kind, Place, PlaceBy, not_a_boundary, parse};
 pub use config::{Action, Backpressure, Config, ConfigError, Format, Privilege};
 pub use diag::Diagnostic;
 pub use effect::{EffectSpec, Effects, FaultAttr, FaultState, FlowChange, Halt, HitMachine, Replacement, Set, When};

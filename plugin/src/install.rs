@@ -54,6 +54,7 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         control: settings.control.is_some(),
         exact_stop: machine.api.set_pc.is_some(),
         unfound: paging.as_ref().err().copied(),
+        locator: None,
     };
     let probes = prepare(&settings.probes, &mut events, &target, abilities).map_err(|refused| refused.message)?;
     if settings.verify && machine.api.translate_vaddr.is_none() {

@@ -63,6 +63,8 @@ pub struct Resolved {
     pub reads_memory: bool,
     /// Its own program reads registers or memory, or it needs both to find where it fires.
     pub needs_state: bool,
+    /// The image has no instruction there, but the kernel replaces that piece of its text when it boots.
+    pub unsettled: bool,
 }
 
 /// Refuses what reads the guest's memory, or has to find code in it, where something is missing to find that.
@@ -112,7 +114,8 @@ impl<'a> Resolver<'a> {
         let place = definition.place.address.map(|addr| (addr, target.is_in_image(addr)));
         let text = place.filter(|(addr, _)| target.has_text(*addr));
         let slot = text.and_then(|(addr, _)| Some((target.slot(addr)?, addr)));
-        if text.is_some() && slot.is_none() {
+        let unsettled = text.is_some_and(|(addr, _)| target.unsettled(addr).is_some());
+        if text.is_some() && slot.is_none() && !unsettled {
             let what = format!("{}: no instruction is there: data lies between the code", definition.place.text);
             return Err(refused(EILSEQ, what));
         }
@@ -135,6 +138,7 @@ impl<'a> Resolver<'a> {
             replacement,
             reads_memory,
             needs_state: reads || is_awaited,
+            unsettled,
             definition: Arc::new(definition),
         })
     }

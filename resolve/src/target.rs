@@ -1,6 +1,8 @@
 //! A kernel image as the definition language sees it.
 
-use qkprobe_arch::{Arch, GuestAddr, InsnSlot, NoSuchSymbol, Paging};
+use std::ops::Range;
+
+use qkprobe_arch::{Arch, BoundaryError, GuestAddr, InsnSlot, NoSuchSymbol, Paging};
 use qkprobe_lang::{NamedAddr, PlaceError, SymbolLookup, SymbolNames, Target};
 use qkprobe_symbols::{KernelImage, Lookup, Symbol, before_function};
 
@@ -55,7 +57,32 @@ impl ImageTarget<'_> {
     #[must_use]
     pub fn slot(&self, addr: GuestAddr) -> Option<InsnSlot> {
         let text = self.text_within(addr, qkprobe_arch::MAX_INSN_BYTES);
-        InsnSlot::prepare(self.arch, addr, text).ok().filter(|_| !text.is_empty())
+        InsnSlot::prepare(self.arch, addr, text).ok().filter(|_| !text.is_empty() && self.unsettled(addr).is_none())
+    }
+
+    /// The piece of text around an address where the image has no instruction, but the running kernel may have one, because it
+    /// replaces that piece when it boots. The piece begins and ends with an instruction in both.
+    #[must_use]
+    pub fn unsettled(&self, addr: GuestAddr) -> Option<Range<GuestAddr>> {
+        let image = self.image?;
+        // Most places are far from any such piece.
+        image.patched_at_boot(
+            GuestAddr(addr.0.saturating_sub(qkprobe_arch::MAX_INSN_BYTES as u64)),
+            addr.wrapping_add(1),
+        )?;
+        let (symbol, offset) = self.function(addr)?;
+        let text = self.function_text(&symbol)?;
+        let Err(BoundaryError::Inside { start, len, .. }) = self.arch.check_boundary(symbol.addr, text, offset) else {
+            return None;
+        };
+        let end = start.wrapping_add(u64::from(len));
+        let (first, after) = image.patched_at_boot(start, end)?;
+        Some(first.min(start)..after.max(end))
+    }
+
+    /// What there is of a function's text; `None` of symbols without text.
+    fn function_text(&self, symbol: &Symbol<'_>) -> Option<&[u8]> {
+        self.text_at(symbol.addr, usize::try_from(symbol.size.min(MAX_FUNCTION)).unwrap_or(0))
     }
 
     /// Whether nobody reads the arithmetic flags that hold at an address of the image.
@@ -135,14 +162,16 @@ impl Target for ImageTarget<'_> {
             return Err(PlaceError::Other(EINVAL, what));
         }
         // Symbols without text (System.map) leave the check to the time when the code is translated.
-        let len = usize::try_from(symbol.size.min(MAX_FUNCTION)).unwrap_or(0);
-        let Some(text) = self.text_at(symbol.addr, len) else { return Ok(addr) };
+        let Some(text) = self.function_text(&symbol) else { return Ok(addr) };
         let skip = self.arch.entry_skip(text);
         if offset == 0 && skip != 0 {
             return Ok(symbol.addr.wrapping_add(skip));
         }
-        self.arch.check_boundary(symbol.addr, text, offset).map_err(|error| PlaceError::Boundary(error.to_string()))?;
-        Ok(addr)
+        match self.arch.check_boundary(symbol.addr, text, offset) {
+            // The running text decides.
+            Err(_) if self.unsettled(addr).is_some() => Ok(addr),
+            checked => checked.map(|()| addr).map_err(|error| PlaceError::Boundary(error.to_string())),
+        }
     }
 
     fn is_function_entry(&self, addr: GuestAddr) -> bool {

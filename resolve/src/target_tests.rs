@@ -118,6 +118,41 @@ fn names_that_compilers_make_are_named_by_the_hint() {
     }
 }
 
+/// A function of which the kernel replaces `call` (6 bytes, `ff 14 25 ...`) by something shorter when it boots, and of which it
+/// leaves the same instruction elsewhere alone.
+#[test]
+fn places_that_the_running_text_decides_about() {
+    let mut image = kernel(
+        "Linux version 6.12.9 (gcc 14) #1 SMP",
+        &[
+            (TEXT + 0x100, 'T', "patched"),
+            (TEXT + 0x200, 'T', "plain"),
+            (TEXT + 0x1000, 'r', "__alt_instructions"),
+            (TEXT + 0x100e, 'r', "__alt_instructions_end"),
+        ],
+    );
+    let set = |segment: &mut Segment, at: usize, new: &[u8]| {
+        let mut bytes = segment.bytes.to_vec();
+        bytes[at..at + new.len()].copy_from_slice(new);
+        segment.bytes = bytes.into();
+    };
+    let call = [0xff, 0x14, 0x25, 0, 0, 0, 0];
+    set(&mut image.segments[0], 0x104, &call);
+    set(&mut image.segments[0], 0x204, &call);
+    // An entry of 6.3 and newer: 7 bytes of text at TEXT + 0x104.
+    set(&mut image.segments[1], 0, &(0x104_i32 - 0x1000).to_le_bytes());
+    set(&mut image.segments[1], 12, &[7]);
+    for (offset, is_unsettled) in [(0, false), (3, false), (4, false), (5, true), (9, true), (10, true), (11, false)] {
+        let place = GuestAddr(TEXT + 0x100 + offset);
+        assert_eq!(probe(&image, &format!("p patched+{offset}")), Ok(place.0), "{offset}");
+        let piece = is_unsettled.then_some(GuestAddr(TEXT + 0x104)..GuestAddr(TEXT + 0x10b));
+        assert_eq!(target(&image).unsettled(place), piece, "{offset}");
+        assert_eq!(target(&image).slot(place).is_none(), is_unsettled, "{offset}");
+    }
+    let help = "0xffffffff81000205 is inside the instruction at 0xffffffff81000204 (7 bytes)";
+    refused(&image, "p plain+5", "Probe point is not an instruction boundary", 84, help);
+}
+
 /// As in x86_64 before 6.15.
 #[test]
 fn symbols_that_are_no_addresses() {

@@ -10,6 +10,7 @@ use qkprobe_arch::{ByteOrder, GuestAddr};
 use crate::MAX_IMAGE_BYTES;
 use crate::decompress::Method;
 use crate::error::{Error, ErrorKind};
+use crate::patch_sites::PatchSites;
 use crate::table::{Lookup, SymbolTable};
 use crate::{bzimage, elf, kallsyms, map};
 
@@ -76,6 +77,8 @@ pub struct KernelImage {
     pub byte_order: Option<ByteOrder>,
     /// Sections of code, when the file names them: `(first address, address after the last)`.
     pub(crate) text_sections: Vec<(u64, u64)>,
+    /// Where the kernel patches its text when it boots.
+    pub(crate) patch_sites: PatchSites,
 }
 
 impl KernelImage {
@@ -108,13 +111,28 @@ impl KernelImage {
         machine: Machine,
     ) -> Self {
         symbols.name_as_kernel(banner.as_deref());
-        Self { symbols, segments, banner, machine, byte_order: None, text_sections: Vec::new() }
+        Self {
+            symbols,
+            segments,
+            banner,
+            machine,
+            byte_order: None,
+            text_sections: Vec::new(),
+            patch_sites: PatchSites::default(),
+        }
     }
 
     /// The image's bytes at a link-time address; `None` where the file has none.
     #[must_use]
     pub fn bytes(&self, addr: GuestAddr, len: usize) -> Option<&[u8]> {
         bytes_at(&self.segments, addr, len)
+    }
+
+    /// The piece of text that overlaps with `start..end` and that the kernel replaces when it boots, by instructions that may
+    /// begin elsewhere: its first address, and the one after its last.
+    #[must_use]
+    pub fn patched_at_boot(&self, start: GuestAddr, end: GuestAddr) -> Option<(GuestAddr, GuestAddr)> {
+        self.patch_sites.around(&self.symbols, &self.segments, start, end)
     }
 }
 
@@ -164,6 +182,7 @@ fn read(mut bytes: Vec<u8>) -> Result<KernelImage, ErrorKind> {
                 machine: Machine::Unknown,
                 byte_order: None,
                 text_sections: Vec::new(),
+                patch_sites: PatchSites::default(),
             });
         }
         match Method::of(&bytes) {
@@ -202,6 +221,7 @@ fn read_elf(bytes: &[u8]) -> Result<KernelImage, ErrorKind> {
         machine: elf.machine,
         byte_order: Some(elf.order),
         text_sections: elf.text,
+        patch_sites: PatchSites::default(),
     })
 }
 

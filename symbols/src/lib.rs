@@ -23,6 +23,7 @@ mod map;
 #[cfg(test)]
 mod mutation_tests;
 mod naming;
+mod patch_sites;
 mod similar;
 mod table;
 #[cfg(test)]

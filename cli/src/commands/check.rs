@@ -24,6 +24,7 @@ struct Definitions {
 /// All files against an image; every mistake is told.
 pub(crate) fn check(args: &Check) -> Outcome {
     let mut mistakes: Vec<String> = Vec::new();
+    let mut notes: Vec<String> = Vec::new();
     let mut count = 0;
     let mut given = Vec::new();
     for line in &args.def {
@@ -59,6 +60,7 @@ pub(crate) fn check(args: &Check) -> Outcome {
         match check::check(probes, &target) {
             Ok(good) => {
                 count += good.len();
+                notes.extend(good.iter().filter_map(|checked| checked.note.clone()));
                 mistakes.extend(expect.iter().filter_map(|(path, expect)| {
                     let error = Expectation::compile(expect, &good, &target).err()?;
                     Some(format!("{}:{}\n{error}", path.display(), expect.line))
@@ -68,6 +70,9 @@ pub(crate) fn check(args: &Check) -> Outcome {
         }
     }
     if mistakes.is_empty() {
+        for note in notes {
+            say(&mut std::io::stdout().lock(), &format!("note: {note}"))?;
+        }
         let word = if count == 1 { "definition is" } else { "definitions are" };
         say(&mut std::io::stdout().lock(), &format!("{count} {word} good"))?;
         return Ok(0);

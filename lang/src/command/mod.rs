@@ -111,6 +111,13 @@ pub fn parse(line: &str, target: &dyn Target, existing: &Events) -> Result<Comma
     }
 }
 
+/// The refusal of a definition whose place turns out to be inside an instruction when the running text is looked at.
+#[must_use]
+pub fn not_a_boundary(line: &str, help: String) -> Diagnostic {
+    let words: Vec<&str> = line.split(is_blank).filter(|word| !word.is_empty()).collect();
+    Words(&words).error(1, 0, diag::BAD_INSN_BNDRY).with_help(help)
+}
+
 fn definition(
     list: &[&str],
     is_return: bool,

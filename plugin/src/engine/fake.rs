@@ -257,7 +257,8 @@ impl Bench {
     pub(crate) fn prepare(&mut self, line: &str) -> Result<Prepared, crate::probes::prepare::Refused> {
         let config = ProbeConfig::from_line(line, "test".to_owned()).expect("valid options");
         let target = ImageTarget { arch: arch(), image: Some(&self.image) };
-        let abilities = Abilities { api: &self.api, qemu: "test", control: true, exact_stop: false, unfound: None };
+        let abilities =
+            Abilities { api: &self.api, qemu: "test", control: true, exact_stop: false, unfound: None, locator: None };
         let mut prepared = prepare(&[config], &mut self.events, &target, abilities)?;
         Ok(prepared.pop().expect("an addition"))
     }

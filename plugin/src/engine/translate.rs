@@ -219,10 +219,17 @@ impl<B: Block, F: Findings> Planting<'_, B, F> {
     }
 
     /// No instruction of the block begins at the site. A block may begin inside what another path runs as one
-    /// instruction; only text that differs from the slot says that the probe has lost its boundary.
+    /// instruction; only text that differs from the slot says that the probe has lost its boundary, or that there is no slot: the
+    /// image has no instruction at such a place.
     fn miss(&mut self, site: &Site<Kprobe>, index: usize, offset: u64) {
-        let Some(slot) = site.slot(self.guard) else { return };
         let Some(covering) = index.checked_sub(1) else { return };
+        let Some(slot) = site.slot(self.guard) else {
+            // Nothing tells what was expected in the kernel's text, so what runs is what counts. In other code, programs differ.
+            if matches!(site.place(), Place::Image(_)) && site.see_text(Text::Gone) != Text::Gone {
+                self.findings.text_changed(site, TextChange::Gone);
+            }
+            return;
+        };
         let Some(host) = self.block.host(covering) else { return };
         let inside = offset.wrapping_sub(self.offset_of(self.block.vaddr(covering)));
         let mut bytes = [0; qkprobe_arch::MAX_INSN_BYTES];

@@ -46,6 +46,7 @@ impl Plugin {
             control: self.control_path.is_some(),
             exact_stop: self.machine.api.set_pc.is_some(),
             unfound: self.paging.as_ref().err().copied(),
+            locator: self.locator.as_deref(),
         }
     }
 
@@ -108,7 +109,7 @@ impl Plugin {
         let slot = |place: Place, _: &Kprobe| -> Result<Option<InsnSlot>, Refused> {
             let known = matches!(place, Place::Image(_)) && target.has_text(place.addr());
             match slot_of(place, &target) {
-                None if known => {
+                None if known && target.unsettled(place.addr()).is_none() => {
                     let message = format!("{}: no instruction", place.addr());
                     Err(Refused { errno: libc::EILSEQ, message })
                 }

@@ -9,7 +9,9 @@ pub(crate) use qkprobe_resolve::Refused;
 use qkprobe_resolve::{ImageTarget, Resolved, Resolver, Step};
 
 use crate::engine::kprobe::{Access, Changes, Event, Handler, Kretprobe, ReturnWork};
+use crate::engine::locate::Locator;
 use crate::qemu::api::Api;
+use crate::qemu::host_memory;
 use crate::record::Output;
 use crate::registry::Place;
 
@@ -48,6 +50,8 @@ pub(crate) struct Abilities<'a> {
     pub(crate) exact_stop: bool,
     /// What is missing to find the guest's memory.
     pub(crate) unfound: Option<NoSuchSymbol>,
+    /// Where the kernel runs, if one may.
+    pub(crate) locator: Option<&'a Locator>,
 }
 
 impl Abilities<'_> {
@@ -121,8 +125,14 @@ fn one(
     target: &ImageTarget<'_>,
     abilities: Abilities<'_>,
 ) -> Result<Prepared, Refused> {
-    let Resolved { definition, place, filter, effects, replacement, reads_memory, needs_state } = resolved;
+    let Resolved { definition, place, filter, effects, replacement, reads_memory, needs_state, unsettled } = resolved;
     let refused = |errno, what: String| Refused::new(errno, &config.origin, what);
+    if let Some((addr, _)) = place.filter(|_| unsettled)
+        && let Some(help) = abilities.locator.and_then(|locator| running_text_against(addr, target, locator))
+    {
+        let error = qkprobe_lang::not_a_boundary(&config.def, help);
+        return Err(refused(error.errno, error.to_string()));
+    }
     let changes = effects.map(|effects| Changes { effects, state: FaultState::default(), replacement });
     let mut access = changes.as_ref().map_or(Access::Read, Changes::access);
     let unsupported = |what| refused(libc::EOPNOTSUPP, what);
@@ -163,6 +173,23 @@ fn one(
         enabled: config.enabled,
         counts_only,
     })
+}
+
+/// What the running text has against a place where the image has no instruction, if the kernel has patched itself. Before that
+/// the place waits; afterwards its translation shows whether it is the inside of an instruction.
+fn running_text_against(addr: GuestAddr, target: &ImageTarget<'_>, locator: &Locator) -> Option<String> {
+    let read = |at: GuestAddr, bytes: &mut [u8]| {
+        let (_, host) = locator.running(at)?;
+        host_memory::read(host, bytes).then_some(())
+    };
+    let mut patched = [0];
+    read(target.data_symbol("alternatives_patched")?, &mut patched)?;
+    let piece = target.unsettled(addr)?;
+    // An instruction that begins in the piece may have been replaced by one that is longer.
+    let mut text = vec![0; piece.end.wrapping_offset_from(piece.start) as usize + qkprobe_arch::MAX_INSN_BYTES];
+    read(piece.start, &mut text)?;
+    let checked = target.arch.check_boundary(piece.start, &text, addr.wrapping_offset_from(piece.start));
+    checked.err().filter(|_| patched != [0]).map(|error| format!("{error}, in the running kernel"))
 }
 
 /// Image addresses follow the kernel; anything else is a virtual address as it is.
