@@ -1,30 +1,15 @@
 //! The Rust API, through two plugins built on it: `tests/plugins/api_check`, which does what each test asks for and says
 //! what it saw as `API key=value`, and `examples/open_watch`.
 
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::OnceLock;
+mod common;
 
+use std::path::Path;
+use std::process::Command;
+
+use common::built_plugin;
 use qkprobe_tests::{Boot, BootResult, Gate, GuestKernel, PATIENCE, Qemu, gate};
 
 const KERNEL: GuestKernel = GuestKernel::X86_64Cloud6_1;
-
-/// Builds both as a user would. Their dependencies are those of the plugin's own release build.
-fn plugin(name: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let release = BUILT.get_or_init(|| {
-        // The target folder of this test, which is not always the workspace's.
-        let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder").to_owned();
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--release", "-p", "api_check", "-p", "open_watch", "--target-dir"])
-            .arg(&target)
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the plugins build");
-        target.join("release")
-    });
-    release.join(format!("lib{name}.so"))
-}
 
 fn check(qemu: Qemu, what: &str) -> Boot {
     check_on(KERNEL, qemu, what)
@@ -34,7 +19,7 @@ fn check_on(kernel: GuestKernel, qemu: Qemu, what: &str) -> Boot {
     Boot::new(qemu, kernel)
         // A busy host may keep the timer from the kernel for so long that it gives up.
         .append("nokaslr quiet no_timer_check")
-        .plugin_file(plugin("api_check"))
+        .plugin_file(built_plugin("api_check"))
         .plugin_arg(format!("x-do={what}"))
 }
 
@@ -57,17 +42,47 @@ fn number(boot: &BootResult, key: &str) -> u64 {
     said(boot, key).parse().unwrap_or_else(|error| panic!("{key}: {error}\n{}", boot.stderr))
 }
 
-/// A plugin in Rust has QEMU's entry points, and the constructor that makes one .so fit several QEMUs.
-#[test]
-fn entry_points_are_exported() {
-    for name in ["api_check", "open_watch"] {
-        let symbols = Command::new("nm").args(["-D", "--defined-only"]).arg(plugin(name)).output().expect("nm runs");
-        let symbols = String::from_utf8_lossy(&symbols.stdout).into_owned();
-        let mut names: Vec<_> = symbols.lines().filter_map(|line| line.split(' ').nth(2)).collect();
-        names.retain(|name| name.contains("qemu_plugin"));
+/// The symbols that `nm` shows with these options: the letter of its kind, and its name.
+fn symbols(options: &[&str], plugin: &Path) -> Vec<(String, String)> {
+    let shown = Command::new("nm").args(options).arg(plugin).output().expect("nm runs");
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let words = shown
+        .lines()
+        .filter_map(|line| line.trim_start_matches(|it: char| it.is_ascii_hexdigit()).trim().split_once(' '));
+    words.map(|(kind, name)| (kind.to_owned(), name.to_owned())).collect()
+}
+
+/// Has QEMU's entry points, once; and the functions of QEMU's that it wants at load time.
+fn entry_points_and_wants(plugin: &Path) -> (Vec<String>, Vec<String>) {
+    let of_qemu = |options: &[&str]| {
+        let names = symbols(options, plugin).into_iter().map(|(_, name)| name);
+        let mut names: Vec<_> = names.filter(|name| name.starts_with("qemu_plugin")).collect();
         names.sort_unstable();
-        assert_eq!(names, ["qemu_plugin_install", "qemu_plugin_version"], "{name}: {symbols}");
+        names
+    };
+    (of_qemu(&["-D", "--defined-only"]), of_qemu(&["-D", "--undefined-only"]))
+}
+
+/// Functions of the crate `qemu-plugin`, by their mangled names.
+fn of_the_crate(plugin: &Path) -> usize {
+    symbols(&[], plugin).iter().filter(|(_, name)| name.contains("11qemu_plugin")).count()
+}
+
+/// A plugin has QEMU's entry points, and the constructor that makes one .so fit several QEMUs. Of the crate `qemu-plugin` it has the types
+/// alone: that crate's entry points and functions would tie it to one plugin API.
+#[test]
+fn entry_points_are_exported_and_nothing_is_wanted() {
+    for plugin in [qkprobe_tests::plugin_path().unwrap(), built_plugin("api_check"), built_plugin("open_watch")] {
+        let (entry_points, wants) = entry_points_and_wants(&plugin);
+        assert_eq!(entry_points, ["qemu_plugin_install", "qemu_plugin_version"], "{}", plugin.display());
+        assert!(wants.is_empty() && of_the_crate(&plugin) == 0, "{}: {wants:?}", plugin.display());
     }
+    // It would be seen: here is one that uses the crate's functions.
+    let oracle = built_plugin("oracle");
+    let (_, wants) = entry_points_and_wants(&oracle);
+    assert!(wants.contains(&"qemu_plugin_register_vcpu_insn_exec_cb".to_owned()), "{wants:?}");
+    assert!(of_the_crate(&oracle) > 10);
 }
 
 /// Every handler sees each of 10^5 calls, with the right next PC, argument, data and result.
@@ -293,7 +308,7 @@ fn watches_opens(qemu: Qemu, kernel: GuestKernel) {
     let what = format!("{qemu}, {}", kernel.name());
     let boot = Boot::new(qemu, kernel)
         .append("quiet no_timer_check")
-        .plugin_file(plugin("open_watch"))
+        .plugin_file(built_plugin("open_watch"))
         .plugin_arg("x-slowest=3")
         .script(["openclose 700 /qk.script", "openclose 300 /no/such/file"])
         .run_ok();

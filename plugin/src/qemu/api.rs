@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-pub(crate) use qemu_plugin_sys::{
+pub(crate) use qemu_plugin::sys::{
     GByteArray, qemu_info_t as Info, qemu_plugin_insn as Insn, qemu_plugin_register as RegisterHandle,
     qemu_plugin_scoreboard as Scoreboard, qemu_plugin_tb as Tb, qemu_plugin_u64 as ScoreboardEntry,
 };

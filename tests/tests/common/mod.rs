@@ -5,6 +5,8 @@ pub(crate) mod gdb;
 pub(crate) mod peer;
 pub(crate) mod returns;
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use qkprobe_arch::{Arch, Flow, GuestAddr, Insn};
@@ -12,6 +14,17 @@ use qkprobe_symbols::{KernelImage, Lookup};
 pub(crate) use qkprobe_tests::PATIENCE;
 use qkprobe_tests::{BootResult, Cache, GuestArch, GuestKernel, Running};
 use serde_json::Value;
+
+/// A plugin of the workspace, built as a user would. Its dependencies are those of the plugin's own release build.
+#[track_caller]
+pub(crate) fn built_plugin(package: &str) -> PathBuf {
+    // The target folder of this test, which is not always the workspace's.
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder").to_owned();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--release", "-p", package, "--target-dir"]).arg(&target);
+    assert!(cargo.status().expect("cargo runs").success(), "{package} builds");
+    target.join("release").join(format!("lib{package}.so"))
+}
 
 /// The image that the guest boots, read on the host.
 pub(crate) fn image(kernel: GuestKernel) -> KernelImage {
