@@ -1,5 +1,7 @@
-//! The synchronisation primitives of the registry: `parking_lot` and `std`, or shuttle's when a model checker
-//! drives the code (`--features shuttle`).
+//! The synchronisation primitives of the registry and the ring: `parking_lot` and `std`, or shuttle's when a model checker
+//! drives the code (`--features shuttle`). Shuttle runs one thread at a time, so it finds what goes wrong in some order of the
+//! threads' steps, and takes every access for sequentially consistent: an ordering that is too weak is for ThreadSanitizer to find
+//! (CONTRIBUTING.md).
 
 #[cfg(feature = "shuttle")]
 mod imp {
@@ -25,7 +27,18 @@ mod imp {
         }
     }
 
-    /// A place where another thread may run. `crossbeam-epoch` is not instrumented, so the code says where.
+    /// Runs a scenario under thousands of schedules, switching threads at each lock, atomic and marked point.
+    #[cfg(test)]
+    pub(crate) fn check(scenario: impl Fn() + Send + Sync + 'static) {
+        const SCHEDULES: usize = 3000;
+        let scenario = std::sync::Arc::new(scenario);
+        let random = std::sync::Arc::clone(&scenario);
+        shuttle::check_random(move || random(), SCHEDULES);
+        // Few, well-placed switches find ordering errors that uniform randomness rarely meets.
+        shuttle::check_pct(move || scenario(), SCHEDULES, 3);
+    }
+
+    /// A place where another thread may run. `crossbeam-epoch` and plain memory are not instrumented, so the code says where.
     pub(crate) fn preemption_point() {
         shuttle::thread::yield_now();
     }

@@ -2,6 +2,8 @@
 
 pub(crate) mod format;
 pub(crate) mod ring;
+#[cfg(all(test, feature = "shuttle"))]
+mod ring_model;
 pub(crate) mod sink;
 pub(crate) mod summary;
 pub(crate) mod writer;

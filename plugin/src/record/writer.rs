@@ -402,18 +402,17 @@ impl Worker {
         fence(Ordering::SeqCst);
         for source in sources {
             let mut round = 0;
-            while source.ring.in_hit() {
-                if let Some(newest) = source.ring.newest_time() {
-                    limit = limit.min(newest);
-                    break;
+            limit = loop {
+                if let Some(complete) = source.ring.complete_up_to(limit) {
+                    break complete;
                 }
                 round += 1;
                 // A vCPU that stands in a hit at exit will not come out of it.
                 if closing && round > 10_000 {
-                    break;
+                    break limit;
                 }
                 std::thread::yield_now();
-            }
+            };
         }
         limit
     }

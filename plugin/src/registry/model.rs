@@ -1,22 +1,11 @@
-//! M1, M2, M5, M6, M8 and M10 under a model checker: shuttle runs every scenario under many schedules, switching
-//! threads at each lock, atomic and marked point.
+//! M1, M2, M5, M6, M8 and M10 under a model checker.
 
 use std::sync::Arc;
 
 use shuttle::thread;
 
 use super::fake::FakeGuest;
-use crate::primitive::{AtomicBool, Ordering};
-
-const SCHEDULES: usize = 3000;
-
-fn check(scenario: impl Fn() + Send + Sync + 'static) {
-    let scenario = Arc::new(scenario);
-    let random = Arc::clone(&scenario);
-    shuttle::check_random(move || random(), SCHEDULES);
-    // Few, well-placed switches find ordering errors that uniform randomness rarely meets.
-    shuttle::check_pct(move || scenario(), SCHEDULES, 3);
-}
+use crate::primitive::{AtomicBool, Ordering, check};
 
 #[test]
 fn m1_two_writers_lose_no_update() {
