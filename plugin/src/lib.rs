@@ -13,6 +13,8 @@ mod control;
 mod counters;
 mod ending;
 mod engine;
+#[cfg(test)]
+mod fuzz_tests;
 mod halt;
 mod install;
 mod message;

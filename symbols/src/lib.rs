@@ -17,11 +17,11 @@ mod bzimage;
 mod decompress;
 mod elf;
 mod error;
+#[cfg(test)]
+mod fuzz_tests;
 mod image;
 mod kallsyms;
 mod map;
-#[cfg(test)]
-mod mutation_tests;
 mod naming;
 mod patch_sites;
 mod similar;

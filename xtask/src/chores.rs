@@ -131,11 +131,11 @@ fn test_with(options: &TestOptions, mut setup: Option<Background>) -> Result<(),
         jobs.extend(program.whole(options.filter.as_deref())?);
     }
     if !options.quick {
-        // The registry on shuttle's primitives: every scenario under thousands of schedules.
+        // The registry and the ring on shuttle's primitives: every scenario under thousands of schedules.
         let mut model = cargo(&["test", "--package", "qkprobe-plugin", "--lib", "--features", "shuttle"]);
         for program in step_with("model checks' program", || suite::build(&mut model))? {
             let program = program.named("model checks");
-            jobs.extend(program.whole(Some(options.filter.as_deref().unwrap_or("registry::model")))?);
+            jobs.extend(program.whole(Some(options.filter.as_deref().unwrap_or("model::")))?);
         }
         // Doc tests are a command of their own as soon as targets are named.
         let mut docs = cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]);
@@ -143,7 +143,7 @@ fn test_with(options: &TestOptions, mut setup: Option<Background>) -> Result<(),
     }
     if !options.unit {
         // Those of the tests beside it: they have its dependencies.
-        build_release(&["qkprobe-plugin", "api_check", "open_watch"])?;
+        build_release(&["qkprobe-plugin", "api_check", "open_watch", "oracle"])?;
     }
     if let Some(setup) = setup.take_if(|setup| !setup.is_finished() && !options.stress) {
         // There is something to do meanwhile.
@@ -244,11 +244,12 @@ fn build_release(packages: &[&str]) -> Result<(), String> {
 }
 
 /// The folder of the workspace.
-fn workspace() -> &'static Path {
+pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-fn cargo(args: &[&str]) -> Command {
+/// Cargo in the workspace.
+pub(crate) fn cargo(args: &[&str]) -> Command {
     // Set by the cargo that runs us, so that a toolchain given as +NAME is kept.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(workspace());

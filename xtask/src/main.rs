@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask setup`, `test`, `demo`, `bench`, `soak`, `ci`.
+//! The project's chores: `cargo xtask setup`, `test`, `demo`, `bench`, `soak`, `fuzz`, `ci`.
 //!
 //! - `setup` fills the cache outside of the checkout with QEMU, guest kernels and the init program: [`setup`] decides
 //!   what is to be made, [`recipes`] says how ([`kernels`], [`programs`] and [`cross`] those that are more than unpacking),
@@ -6,11 +6,13 @@
 //! - `test`, `bench`, `soak` and `ci` run cargo in the right order: [`chores`]. Tests are run by [`suite`], with the busy loops of
 //!   [`load`] beside them if they are to be stressed.
 //! - `demo` boots a guest with probes: [`demo`].
+//! - `fuzz` runs the parsers' tests under libFuzzer: [`fuzz`].
 
 mod chores;
 mod cross;
 mod debian;
 mod demo;
+mod fuzz;
 mod hash;
 mod kernels;
 mod load;
@@ -57,6 +59,12 @@ enum Chore {
     /// Set up, build the plugin, and boot guests over and over with probes at random places; `soak --help` says more
     #[command(disable_help_flag = true)]
     Soak(chores::SoakOptions),
+    /// Look for inputs that parsers fail on, led by coverage
+    ///
+    /// Runs libFuzzer on one target or all. Inputs that it finds stay in target/fuzz/corpus; one that fails lands in the tree, in
+    /// __fuzz__/TARGET/crashes beside the target's source, where `cargo test` runs it too.
+    #[command(after_help = FUZZ_EXAMPLES)]
+    Fuzz(fuzz::FuzzOptions),
     /// All that a change has to pass: format, clippy, licences, tests
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
@@ -85,6 +93,12 @@ Examples:
   cargo xtask test --filter counts::            the tests of one program that boots guests
   cargo xtask test --qemu 10.0 --filter openat";
 
+const FUZZ_EXAMPLES: &str = "\
+Examples:
+  cargo xtask fuzz                          every target, a minute each
+  cargo xtask fuzz elf --minutes 120
+  cargo xtask fuzz elf --minutes 0 --keep   puts what was found before into the tree";
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Setup(options) => setup::run(&options).map(drop),
@@ -92,6 +106,7 @@ fn main() -> ExitCode {
         Chore::Demo => demo::run(),
         Chore::Bench(options) => chores::bench(&options),
         Chore::Soak(options) => chores::soak(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Ci => chores::ci(),
     };
     match done {

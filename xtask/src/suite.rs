@@ -23,7 +23,7 @@ pub(crate) struct Program {
     pub(crate) name: String,
     /// The package.
     pub(crate) package: String,
-    file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Where its tests run: the package's folder.
     folder: PathBuf,
 }

@@ -111,3 +111,9 @@ fn mistakes() {
     let error = Config::parse("a.toml", "[[probe]]\ndef = \"p\n").expect_err("open string");
     assert_eq!(error.line, 2);
 }
+
+#[test]
+fn brackets_of_any_depth_are_refused() {
+    let error = Config::parse("a.toml", &format!("kernel = {}", "[".repeat(100_000))).expect_err("no value");
+    assert_eq!((error.line, error.column > 1), (1, true), "{error}");
+}

@@ -1,20 +1,29 @@
-//! Fuzz targets. A short random run in each `cargo test`; as long as one likes, led by coverage, with
-//! `cargo bolero test -p qkprobe-lang fuzz::any_line` (`cargo install cargo-bolero`).
+//! Fuzz targets of the languages. `cargo test` runs the corpus (`__fuzz__/TARGET/corpus`) and some random inputs; `cargo xtask fuzz TARGET`
+//! is led by coverage, as long as one likes.
 //!
 //! Bytes up to 0x7f stand for themselves, the others for a piece of the languages, so that few bytes reach deep.
 
-use std::time::Duration;
+use qkprobe_lang::{Command, Common, Config, Definition, Events, Filter, ProbeConfig, parse};
 
-use qkprobe_lang::{Command, Config, Definition, Events, Filter, ProbeConfig, parse};
+use crate::fake::{FakeGuest, FakeKernel, define, record};
 
-use crate::fake::{FakeGuest, FakeKernel};
-
-const RUN: Duration = Duration::from_millis(1500);
-
-/// Longer inputs parse less often.
+/// Random inputs of one `cargo test`, of at most so many bytes: longer ones parse less often.
+const RANDOM: usize = 2000;
 const MAX_LEN: usize = 12;
 
-const PIECES: [&str; 64] = [
+/// What a line begins with, by the input's first byte: random bytes alone seldom come past the first words.
+const HEADS: [&str; 8] = [
+    "",
+    "p vfs_read x=",
+    "r vfs_read x=%di:u32 do ",
+    "p vfs_read x=%di do set:",
+    "p vfs_read do set:%ax",
+    "r vfs_read do set:+0($retval)",
+    "p vfs_read x=%di if x",
+    "p vfs_read ",
+];
+
+const PIECES: [&str; 80] = [
     "p vfs_read ",
     "r vfs_read ",
     "p:g/e vfs_read ",
@@ -79,9 +88,81 @@ const PIECES: [&str; 64] = [
     "'",
     " # ",
     "é",
+    "p:",
+    "r10:g/e",
+    "%return",
+    "+u8(%si)",
+    "$arg*",
+    "$comm",
+    "\\",
+    "0x10",
+    "99999999999999999999",
+    "\u{1f600}",
+    "/",
+    ":%pd",
+    "->",
+    "&",
+    "a=",
+    ":char[5]",
 ];
 
-const TOML_PIECES: [&str; 32] = [
+/// Of filters for [`FILTERED`].
+const FILTER_PIECES: [&str; 48] = [
+    "a",
+    "s",
+    "list",
+    "sym",
+    "few",
+    "name",
+    " == ",
+    " != ",
+    " ~ ",
+    " < ",
+    " <= ",
+    " > ",
+    " >= ",
+    " & ",
+    " && ",
+    " || ",
+    "!",
+    "(",
+    ")",
+    "1",
+    "-1",
+    "0x",
+    "0x8000000000000000",
+    "18446744073709551615",
+    "99999999999999999999",
+    "\"*a[b-\"",
+    "\"a*\"",
+    "\"*a\"",
+    "\"*a*\"",
+    "\"?[!a-c]*\"",
+    "\"",
+    "'",
+    "CPU",
+    "cpu",
+    "CPUS{",
+    "CPUS{0-3}",
+    "CPUS{1-9:2/4}",
+    "}",
+    "0-3",
+    ",",
+    ".function",
+    " vfs_read",
+    "vfs_read+0x10",
+    "é",
+    "__probe_ip",
+    "COMM",
+    "comm",
+    "a == 1",
+];
+
+/// A definition with a field of each kind that filters treat differently.
+const FILTERED: &str = "p vfs_read a=%di:s32 s=+0(%si):string list=+0(%si):u8[4] sym=%di:symbol few=+0(%si):b3@2/8 \
+    name=+0(%si):symstr";
+
+const TOML_PIECES: [&str; 48] = [
     "[[probe]]\n",
     "def = \"p vfs_read\"\n",
     "def = '",
@@ -114,6 +195,22 @@ const TOML_PIECES: [&str; 32] = [
     "slide = ",
     "\n",
     " do times=1",
+    "enabled = ",
+    "attempts = ",
+    "privilege = \"user\"",
+    "interval = 3",
+    "space = 4096",
+    "seed = 1",
+    "action = \"count\"",
+    "out = \"x\"",
+    "format = \"json\"",
+    "backpressure = \"drop\"",
+    "summary = \"s\"",
+    "stop = true",
+    ",",
+    "{",
+    "}",
+    "[[[[[[[[",
 ];
 
 fn expand(bytes: &[u8], pieces: &[&str]) -> String {
@@ -122,6 +219,10 @@ fn expand(bytes: &[u8], pieces: &[&str]) -> String {
         _ => pieces[usize::from(byte - 0x80) % pieces.len()].to_owned(),
     };
     bytes.iter().map(piece).collect()
+}
+
+fn guest() -> FakeGuest {
+    FakeGuest::new().set("di", 0xffd).set("si", 0x1000).set("ax", 0x1000).poke(0xff0, &[b'a'; 64])
 }
 
 fn definition_of(line: &str) -> Option<Definition> {
@@ -153,59 +254,93 @@ fn check_listing(definition: &Definition) {
     assert_eq!(probe, ProbeConfig::new(listed, ""));
 }
 
-fn check_line(line: &str) {
-    let probe = match ProbeConfig::from_line(line, String::new()) {
-        Ok(probe) => probe,
-        Err(error) => {
-            assert!(error.column.is_some_and(|column| column <= error.command.len()), "{error}");
-            return;
-        }
-    };
+/// Whatever a ring may hold is printed as text, and as JSON.
+fn check_print(definition: &Definition, record: &[u8]) {
+    let (mut text, mut json) = (Vec::new(), Vec::new());
+    definition.print_ftrace(record, &FakeKernel, &mut text);
+    definition.print_json(record, &FakeKernel, &mut json);
+    assert!(String::from_utf8(text).is_ok() && String::from_utf8(json).is_ok());
+}
+
+fn check_probe(probe: &ProbeConfig, noise: &[u8]) {
     let Some(definition) = definition_of(&probe.def) else { return };
     check_listing(&definition);
-    if let Some(filter) = &probe.filter
-        && let Err(error) = Filter::compile(filter, &definition, &FakeKernel)
-    {
-        let _ = error.to_string();
+    let recorded = record(&definition, &mut guest());
+    assert!(recorded.len() <= definition.program.max_len());
+    check_print(&definition, &recorded);
+    check_print(&definition, noise);
+    if let Some(filter) = &probe.filter {
+        check_filter(filter, &definition, &recorded, noise);
     }
     match probe.compile_effects(&definition, &FakeKernel) {
         Ok(Some(effects)) => {
-            let mut guest = FakeGuest::new().set("di", 0xffd).set("ax", 0x1000).poke(0xff0, &[1; 64]);
+            let mut guest = guest();
             for set in &effects.sets {
                 set.apply(&mut guest);
             }
         }
         Ok(None) => {}
+        Err(error) => assert!(error.column.is_none_or(|column| column <= error.command.len()), "{error}"),
+    }
+}
+
+/// What is listed of a filter lets the same through.
+fn check_filter(text: &str, definition: &Definition, recorded: &[u8], noise: &[u8]) {
+    let filter = match Filter::compile(text, definition, &FakeKernel) {
+        Ok(filter) => filter,
+        Err(error) => {
+            // The kernel counts from one, and what it misses after a word is one behind it.
+            assert!(error.column <= error.command.len() + 2, "{error}");
+            return;
+        }
+    };
+    let listed = filter.to_string();
+    let again = Filter::compile(&listed, definition, &FakeKernel).unwrap_or_else(|error| panic!("{listed}: {error}"));
+    for record in [recorded, noise] {
+        for common in [Common { ip: 0, cpu: 0 }, Common { ip: u64::MAX, cpu: u32::MAX }] {
+            let passes = filter.matches(record, &common, &FakeKernel);
+            assert_eq!(passes, again.matches(record, &common, &FakeKernel), "{text} {listed}");
+        }
+    }
+}
+
+fn check_line(line: &str, noise: &[u8]) {
+    match ProbeConfig::from_line(line, String::new()) {
+        Ok(probe) => check_probe(&probe, noise),
         Err(error) => assert!(error.column.is_some_and(|column| column <= error.command.len()), "{error}"),
     }
 }
 
+/// A line of `kprobe_events` with `if` and `do`.
 #[test]
-fn any_line() {
-    bolero::check!().with_test_time(RUN).with_max_len(MAX_LEN).for_each(|bytes: &[u8]| {
-        let text = expand(bytes, &PIECES);
-        // Random bytes alone seldom come past the first words.
-        for head in [
-            "",
-            "p vfs_read x=",
-            "r vfs_read x=%di:u32 do ",
-            "p vfs_read x=%di do set:",
-            "p vfs_read do set:%ax",
-            "r vfs_read do set:+0($retval)",
-            "p vfs_read x=%di if x",
-        ] {
-            check_line(&format!("{head}{text}"));
-        }
-        check_line(&String::from_utf8_lossy(bytes));
+fn definitions() {
+    bolero::check!(name = "definitions").with_iterations(RANDOM).with_max_len(MAX_LEN).for_each(|bytes: &[u8]| {
+        let Some((head, rest)) = bytes.split_first() else { return };
+        check_line(&format!("{}{}", HEADS[usize::from(*head) % HEADS.len()], expand(rest, &PIECES)), rest);
+        check_line(&String::from_utf8_lossy(bytes), bytes);
     });
 }
 
 #[test]
-fn any_file() {
-    bolero::check!().with_test_time(RUN).with_max_len(MAX_LEN).for_each(|bytes: &[u8]| {
+fn filters() {
+    let definition = define(FILTERED);
+    let recorded = record(&definition, &mut guest());
+    bolero::check!(name = "filters").with_iterations(RANDOM).with_max_len(MAX_LEN).for_each(|bytes: &[u8]| {
+        check_filter(&expand(bytes, &FILTER_PIECES), &definition, &recorded, bytes);
+        check_filter(&String::from_utf8_lossy(bytes), &definition, &recorded, bytes);
+    });
+}
+
+/// A TOML file, and what its probes say.
+#[test]
+fn config() {
+    bolero::check!(name = "config").with_iterations(RANDOM).with_max_len(MAX_LEN).for_each(|bytes: &[u8]| {
         for text in [expand(bytes, &TOML_PIECES), String::from_utf8_lossy(bytes).into_owned()] {
             match Config::parse("a.toml", &text) {
-                Ok(config) => assert!(config.probes.iter().all(|probe| probe.origin.starts_with("a.toml:"))),
+                Ok(config) => {
+                    assert!(config.probes.iter().all(|probe| probe.origin.starts_with("a.toml:")));
+                    config.probes.iter().for_each(|probe| check_probe(probe, bytes));
+                }
                 Err(error) => {
                     assert!(error.line >= 1 && error.column >= 1);
                     let _ = error.to_string();

@@ -11,6 +11,5 @@ mod golden;
 mod line;
 mod multiprobe;
 mod print;
-mod robust;
 mod run;
 mod syntax;

@@ -1,15 +1,13 @@
-//! Any bytes: no panic, and the reply is one line of JSON. Bytes alone hardly ever are JSON, so a second target puts
-//! requests together from pieces of requests.
-
-use std::time::Duration;
+//! The fuzz target `control`: any bytes get a reply of one line of JSON, and nothing panics. See `fuzz_tests`.
 
 use serde_json::Value;
 
 use super::protocol::{Command, MAX_LIST, Rejected, Request, decode};
 use super::{reply, selector::Selector};
+use crate::fuzz_tests::{MAX_LEN, RANDOM, expand};
 
 /// Pieces of requests.
-const PIECES: [&str; 48] = [
+const PIECES: [&str; 56] = [
     "{",
     "}",
     "[",
@@ -58,6 +56,14 @@ const PIECES: [&str; 48] = [
     "{\"cmd\":\"add\",",
     "{\"cmd\":\"quit\",",
     "\\ud800",
+    "{\"cmd\":\"subscribe\",\"events\":[",
+    "{\"cmd\":\"delete\",\"event\":",
+    "{\"cmd\":\"add\",\"defs\":[",
+    "\"override\":",
+    "\"set\":",
+    "\"action\":",
+    "\"nth\":",
+    "\"p:e f x=%di if x == 1 do skip\"",
 ];
 
 fn check(line: &[u8]) {
@@ -90,13 +96,8 @@ fn check(line: &[u8]) {
 
 #[test]
 fn any_bytes_get_an_answer() {
-    bolero::check!().with_test_time(Duration::from_secs(1)).for_each(check);
-}
-
-#[test]
-fn any_pieces_of_requests_get_an_answer() {
-    bolero::check!().with_test_time(Duration::from_secs(1)).with_type::<Vec<u8>>().for_each(|choices| {
-        let pieces = choices.iter().map(|choice| PIECES[usize::from(*choice) % PIECES.len()]);
-        check(pieces.collect::<String>().as_bytes());
+    bolero::check!(name = "control").with_iterations(RANDOM).with_max_len(MAX_LEN).for_each(|bytes: &[u8]| {
+        check(bytes);
+        check(expand(bytes, &PIECES).as_bytes());
     });
 }
