@@ -10,6 +10,7 @@
 //! | `guests/ARCH-bare/bare.elf` | a guest without a kernel |
 //! | `cross/ARCH/bin/TRIPLET-gcc`, ... | the compiler for a guest that the host's gcc does not build for |
 //! | `cross/tools/bin` | what building a kernel takes besides |
+//! | `kunit/tools/testing/kunit/kunit.py` | the kernel's own reader of KTAP, for the host's python3 |
 //! | `init/ARCH/init`, `init/ARCH/initramfs.cpio` | the init program and the initramfs around it |
 //!
 //! `xtask` writes this tree, tests and benchmarks only read it.
@@ -101,6 +102,9 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// The folder of the kernel's reader of KTAP.
+    pub const KUNIT: &str = "kunit";
+
     /// The cache's place on this machine, whether or not anything is there.
     ///
     /// # Errors
@@ -155,6 +159,14 @@ impl Cache {
         let path = self.root.join("guests").join(kernel.name()).join("version");
         let text = std::fs::read_to_string(&path).map_err(|_| CacheError::Missing(path))?;
         Ok(text.trim().to_owned())
+    }
+
+    /// The kernel's own reader of KTAP, for python3.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`].
+    pub fn kunit(&self) -> Result<PathBuf, CacheError> {
+        existing(self.root.join(Self::KUNIT).join("tools/testing/kunit/kunit.py"))
     }
 
     /// The initramfs that holds the init program, without a script.

@@ -16,6 +16,8 @@ use crate::recipes::Tools;
 
 /// The package of the sources.
 const SOURCE: &str = "linux-source-6.1";
+/// Where they have the kernel's tool for its own unit tests.
+const KUNIT: &str = "tools/testing/kunit";
 const SOURCE_SUITE: Choice = Choice { suites: &["bookworm"], exceptions: &[] };
 
 /// Nothing below these is built; their Kconfig files are read all the same.
@@ -26,7 +28,8 @@ const UNUSED: [&str; 8] = [
     "*/drivers/staging/*.[ch]",
     "*/sound/*.[ch]",
     "*/Documentation/*.[ryt]*",
-    "*/tools/testing/*",
+    // But for kunit.
+    "*/tools/testing/[!k]*",
     "*/tools/perf/*",
 ];
 
@@ -137,6 +140,34 @@ impl Sources {
         // What the kernel says of itself has no package revision.
         Ok(version.split('-').next().unwrap_or(&version).to_owned())
     }
+}
+
+/// Copies a folder's files that end so, and those of the folders in it.
+fn copy(from: &Path, to: &Path, extensions: &[&str]) -> Result<(), String> {
+    let io = |error: std::io::Error| format!("{}: {error}", from.display());
+    fs::create_dir_all(to).map_err(io)?;
+    for entry in fs::read_dir(from).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let to = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy(&path, &to, extensions)?;
+        } else if path.extension().is_some_and(|it| extensions.iter().any(|extension| it == *extension)) {
+            fs::copy(&path, to).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the kernel's own reader of KTAP (`kunit.py parse`), and the logs that it is tested with, out of the sources.
+///
+/// # Errors
+/// A text for the user.
+pub(crate) fn take_kunit(folder: &Path, tools: Tools<'_>) -> Result<String, String> {
+    let apt = tools.apt.ok_or("no package indexes")?;
+    let version = tools.sources.version(apt, tools.progress)?;
+    // It finds the top of the kernel's tree by the folders that it lies in.
+    copy(&tools.sources.folder.join("linux").join(KUNIT), &folder.join(KUNIT), &["py", "log"])?;
+    Ok(version)
 }
 
 /// Builds a kernel from the committed configuration.

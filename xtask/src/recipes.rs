@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use qkprobe_tests::{GuestArch, GuestKernel, Qemu};
+use qkprobe_tests::{Cache, GuestArch, GuestKernel, Qemu};
 
 use crate::debian::{Apt, Choice, Part, unpack};
 use crate::kernels::Sources;
@@ -74,6 +74,8 @@ enum Kind {
     Compiler,
     /// What a kernel's build takes besides a compiler.
     BuildTools,
+    /// The kernel's own reader of KTAP.
+    Kunit,
     Init,
     Bare,
 }
@@ -105,6 +107,7 @@ pub(crate) fn all() -> Vec<Recipe> {
         }
     }
     recipes.push(qemu(Qemu::V7_2));
+    recipes.push(Recipe { folder: Cache::KUNIT.to_owned(), arch: None, kind: Kind::Kunit });
     recipes.extend(built);
     recipes
 }
@@ -120,7 +123,12 @@ pub(crate) fn for_guests(arches: &[GuestArch]) -> Vec<Recipe> {
     if !arches.is_empty() {
         recipes.retain(|recipe| recipe.arch.is_none_or(|arch| arches.contains(&arch)));
         let builds = recipes.iter().any(|recipe| matches!(recipe.kind, Kind::Build));
-        recipes.retain(|recipe| builds || !matches!(recipe.kind, Kind::BuildTools));
+        // No guest needs the reader of KTAP; the whole run of the tests does.
+        recipes.retain(|recipe| match recipe.kind {
+            Kind::BuildTools => builds,
+            Kind::Kunit => false,
+            _ => true,
+        });
     }
     recipes
 }
@@ -169,7 +177,7 @@ impl Recipe {
             Kind::Init => programs::init_stamp(),
             Kind::Bare => programs::bare_stamp(self.arch.unwrap_or(GuestArch::X86_64)),
             Kind::Qemu { .. } => WRAPPER.to_owned(),
-            Kind::Kernel { .. } => String::new(),
+            Kind::Kernel { .. } | Kind::Kunit => String::new(),
             Kind::Build => format!("{} {:?}", kernels::COMMON_CONFIG, self.arch.map(kernels::config)),
             Kind::Compiler => format!("{} {:?}", cross::WRAPPER, self.arch.map(cross::packages)),
             Kind::BuildTools => format!("{} {:?}", cross::WRAPPER, cross::TOOLS_PACKAGES),
@@ -190,7 +198,7 @@ impl Recipe {
             Kind::Qemu { choice, .. } | Kind::Kernel { choice, .. } => {
                 choice.suites.iter().copied().chain(choice.exceptions.iter().map(|(_, suite)| *suite)).collect()
             }
-            Kind::Build | Kind::Compiler | Kind::BuildTools => cross::SUITE.suites.to_vec(),
+            Kind::Build | Kind::Compiler | Kind::BuildTools | Kind::Kunit => cross::SUITE.suites.to_vec(),
             Kind::Init | Kind::Bare => Vec::new(),
         }
     }
@@ -205,7 +213,7 @@ impl Recipe {
         let compiler = self.arch.and_then(cross::folder);
         match self.kind {
             Kind::Init | Kind::Bare => compiler.into_iter().collect(),
-            Kind::Build => compiler.into_iter().chain([cross::TOOLS_FOLDER.to_owned()]).collect(),
+            Kind::Build | Kind::Kunit => compiler.into_iter().chain([cross::TOOLS_FOLDER.to_owned()]).collect(),
             Kind::Qemu { .. } | Kind::Kernel { .. } | Kind::Compiler | Kind::BuildTools => Vec::new(),
         }
     }
@@ -225,6 +233,7 @@ impl Recipe {
             Kind::Build => kernels::build(item, arch, folder, tools),
             Kind::Compiler => cross::make_compiler(item, arch, folder, tools),
             Kind::BuildTools => cross::make_tools(item, folder, tools),
+            Kind::Kunit => kernels::take_kunit(folder, tools),
         }
     }
 
@@ -347,7 +356,7 @@ mod tests {
     fn one_guest_needs_no_other_guests_folders() {
         let folders = |arch| for_guests(&[arch]).into_iter().map(|recipe| recipe.folder).collect::<Vec<_>>();
         let x86_64 = folders(GuestArch::X86_64);
-        assert!(x86_64.iter().all(|folder| !folder.starts_with("cross/")), "{x86_64:?}");
+        assert!(x86_64.iter().all(|folder| !folder.starts_with("cross/") && folder != "kunit"), "{x86_64:?}");
         let sparc64 = folders(GuestArch::Sparc64);
         for folder in ["cross/sparc64", "cross/tools", "init/sparc64", "guests/sparc64-6.1-sun4u", "qemu/10.0"] {
             assert!(sparc64.iter().any(|have| have == folder), "{folder} of {sparc64:?}");

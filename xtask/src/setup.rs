@@ -222,7 +222,13 @@ fn make_one(recipe: &Recipe, work: Work<'_>, progress: &Progress) -> Result<(), 
     Ok(())
 }
 
-/// Compiler and debugger of this machine, of which the demo needs no debugger. For root they are installed, everybody else is told.
+/// What is missed without these programs, which the set-up itself can do without.
+const OF_USE: [(&str, &str); 2] = [
+    ("gdb", "`cargo xtask bench` will have nothing to compare with"),
+    ("python3", "the tests that have KTAP read by the kernel's own kunit.py will fail"),
+];
+
+/// Compiler, debugger and python3 of this machine; the demo needs the first alone. For root they are installed, everybody else is told.
 fn host_packages(options: &Options) -> Result<(), String> {
     let static_libc =
         || output(Command::new("gcc").arg("-print-file-name=libc.a")).is_ok_and(|path| path.trim().starts_with('/'));
@@ -234,9 +240,8 @@ fn host_packages(options: &Options) -> Result<(), String> {
         missing.push("libc6-dev");
     }
     let needed = !missing.is_empty();
-    if !options.demo && !is_installed("gdb") {
-        missing.push("gdb");
-    }
+    let of_use: Vec<_> = OF_USE.into_iter().filter(|(program, _)| !options.demo && !is_installed(program)).collect();
+    missing.extend(of_use.iter().map(|(program, _)| program));
     if missing.is_empty() {
         return Ok(());
     }
@@ -257,7 +262,9 @@ fn host_packages(options: &Options) -> Result<(), String> {
     if needed {
         return Err(format!("the guests' init program cannot be built here: `apt-get install {packages}` first"));
     }
-    eprintln!("gdb is not installed: `cargo xtask bench` will have nothing to compare with (`apt-get install gdb`)");
+    for (program, missed) in of_use {
+        eprintln!("{program} is not installed: {missed} (`apt-get install {program}`)");
+    }
     Ok(())
 }
 
