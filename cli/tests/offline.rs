@@ -111,7 +111,7 @@ fn mistakes_in_test_files_stop_everything_before_a_guest_starts() {
     assert!(text(&["-k", "none", "tests"]).contains("--kernel none: No such file"));
     // A test that tests nothing is no pass, and neither is one without a kernel.
     let done = place.run(&["test", "tests/a.toml"]).code(1);
-    assert!(done.stdout.contains("not ok 1 a # fail: no kernel: give --kernel FILE"), "{}", done.stdout);
+    assert!(done.stdout.contains("not ok 1 a # ERROR fail: no kernel: give --kernel FILE"), "{}", done.stdout);
     assert!(
         place.run(&["test", "--junit", "/nonexistent/x", "tests"]).code(1).stderr.contains("--junit /nonexistent/x: ")
     );

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, assert_harmless};
+use common::{Place, assert_harmless, kunit_parse};
 use serde_json::Value;
 
 /// The files in `verdicts/`, and what becomes of them.
@@ -86,13 +86,22 @@ fn every_verdict_is_told_from_the_others() {
     assert_harmless(&done.stderr);
     let ktap: Vec<&str> = done.stdout.lines().collect();
     assert_eq!(&ktap[..3], ["KTAP version 1", "1..19", concat!("# qkprobe ", env!("CARGO_PKG_VERSION"), ", seed 42")]);
-    let results: Vec<_> = ktap.iter().filter(|line| !line.starts_with('#')).skip(2).collect();
+    let results: Vec<_> = ktap.iter().filter(|line| !line.starts_with(['#', ' '])).skip(2).collect();
     for ((line, number), (name, verdict, _)) in results.iter().zip(1..).zip(VERDICTS) {
         let good = matches!(verdict, "pass" | "skipped");
         let begin = format!("{} {number} {name} # ", if good { "ok" } else { "not ok" });
         assert!(line.starts_with(&begin), "{line}");
     }
     assert_eq!(results.len(), 19);
+    for (number, directive) in
+        [(6, "TIMEOUT hang: "), (13, "ERROR qemu-failed: "), (14, "SKIP "), (15, "TIMEOUT it took ")]
+    {
+        let (_, remark) = results[number - 1].split_once(" # ").unwrap();
+        assert!(remark.starts_with(directive), "{remark}");
+    }
+    // Expectations, and `boot` for each guest that was started: 01-pass alone has 12 and 1.
+    let counts = "Ran 35 tests: passed: 21, failed: 13, skipped: 1";
+    assert_eq!(kunit_parse(&done.stdout), (counts.to_owned(), false), "{}", done.stdout);
     let last =
         "# 5 pass, 4 fail, 1 timeout, 1 panic, 1 oops, 2 hang, 2 reboot, 1 never-booted, 1 qemu-failed, 1 skipped";
     assert_eq!(ktap.last(), Some(&last));
@@ -100,6 +109,7 @@ fn every_verdict_is_told_from_the_others() {
     let xml = std::fs::read_to_string(place.path("r.xml")).unwrap();
     assert_harmless(&xml);
     assert!(xml.contains(r#"<testsuite name="qkprobe" tests="19" disabled="1" errors="1" failures="12">"#), "{xml}");
+    assert!(xml.contains(r#"/verdicts/02-fail-hits.toml" line=""#), "{xml}");
     assert!(xml.contains(r#"<property name="qemu" value="11.1.3"/>"#) && xml.contains(r#"type="hang""#), "{xml}");
 }
 

@@ -12,8 +12,11 @@ use regex::Regex;
 
 use super::count::Count;
 use super::file::{Expect, ExpectSpec, Latency};
+use super::guest_ktap::{GuestKtap, Suite};
+use super::latency;
 use super::retval::{Retval, returned};
 use super::selector::Selector;
+use super::verdict::GuestTest;
 use crate::ImageTarget;
 use crate::check::Checked;
 use crate::event::Event;
@@ -77,6 +80,7 @@ enum Subject {
         regex: Option<Regex>,
         line: Vec<u8>,
     },
+    Ktap(Box<GuestKtap>),
 }
 
 /// One thing that must hold. An `[[expect]]` with several keys becomes several.
@@ -125,10 +129,18 @@ impl Expectation {
             return Ok(vec![make(text, Subject::Sequence { members, at: 0 })]);
         }
         if let Some(text) = &spec.console {
-            let inner = text.strip_prefix('/').and_then(|text| text.strip_suffix('/')).filter(|it| !it.is_empty());
-            let regex = inner.map(Regex::new).transpose().map_err(|error| format!("console = '{text}': {error}"))?;
+            let regex = regex("console", text)?;
             let subject = Subject::Console { text: text.clone(), regex, line: Vec::new() };
             return Ok(vec![make(format!("the console says {text}"), subject)]);
+        }
+        if spec.ktap.is_some() {
+            let suite = match &spec.suite {
+                Some(name) => Some(regex("suite", name)?.map_or_else(|| Suite::Name(name.clone()), Suite::Regex)),
+                None => None,
+            };
+            let name = spec.suite.as_ref().map(|name| format!(" suite {name}")).unwrap_or_default();
+            let subject = Subject::Ktap(Box::new(GuestKtap::new(suite)));
+            return Ok(vec![make(format!("the guest's KTAP{name} passes"), subject)]);
         }
         let text = spec.event.as_deref().unwrap_or_default();
         Self::of_event(text, spec, probes, target, &select, &make)
@@ -213,6 +225,12 @@ impl Expectation {
         &self.state
     }
 
+    /// The guest's own tests that it was about.
+    #[must_use]
+    pub fn subtests(&self) -> Vec<GuestTest> {
+        if let Subject::Ktap(ktap) = &self.subject { ktap.tests() } else { Vec::new() }
+    }
+
     /// The last events that it was about, fit for a terminal.
     pub fn events(&self) -> impl Iterator<Item = &str> {
         self.events.iter().map(String::as_str)
@@ -228,7 +246,7 @@ impl Expectation {
             | Subject::Latency { selector, .. } => selector.names(group, event),
             Subject::Before { first, second } => first.names(group, event) || second.names(group, event),
             Subject::Sequence { members, .. } => members.iter().any(|member| member.names(group, event)),
-            Subject::Console { .. } => false,
+            Subject::Console { .. } | Subject::Ktap(_) => false,
         }
     }
 
@@ -333,6 +351,14 @@ impl Expectation {
         /// A longer line is looked at in parts.
         const MAX_LINE: usize = 64 << 10;
         self.at(now);
+        if let Subject::Ktap(ktap) = &mut self.subject {
+            // What comes after a failure is still told.
+            ktap.bytes(bytes);
+            if self.state == State::Open && ktap.is_complete() {
+                self.state = ktap.judge().map_or_else(State::Broken, |()| State::Open);
+            }
+            return;
+        }
         if self.state != State::Open {
             return;
         }
@@ -370,6 +396,9 @@ impl Expectation {
 
     /// Nothing more will happen.
     pub fn end(&mut self) {
+        if let Subject::Ktap(ktap) = &mut self.subject {
+            ktap.finish();
+        }
         if self.state == State::Open {
             self.state = match self.now() {
                 Ok(()) => State::Held,
@@ -386,13 +415,14 @@ impl Expectation {
             Subject::All { seen, .. } | Subject::Retval { seen, .. } if *seen > 0 => Ok(()),
             Subject::All { .. } | Subject::Retval { .. } => Err("no hit".to_owned()),
             Subject::Latency { samples, .. } if samples.is_empty() => Err("no hit".to_owned()),
-            Subject::Latency { samples, bounds, dropped, .. } => judge_latency(samples, bounds, *dropped),
+            Subject::Latency { samples, bounds, dropped, .. } => latency::judge(samples, bounds, *dropped),
             Subject::Before { first, .. } => Err(format!("{} did not hit", first.text)),
             Subject::Sequence { members, at } => {
                 let missing = members.get(*at).map(|member| member.text.as_str()).unwrap_or_default();
                 Err(format!("{at} of {} came, then no {missing}", members.len()))
             }
             Subject::Console { .. } => Err("it does not".to_owned()),
+            Subject::Ktap(ktap) => ktap.judge(),
         }
     }
 
@@ -406,6 +436,12 @@ impl Expectation {
     }
 }
 
+/// What a text of the form `/REGEX/` means; `None` for any other.
+fn regex(key: &str, text: &str) -> Result<Option<Regex>, String> {
+    let inner = text.strip_prefix('/').and_then(|text| text.strip_suffix('/')).filter(|it| !it.is_empty());
+    inner.map(Regex::new).transpose().map_err(|error| format!("{key} = '{text}': {error}"))
+}
+
 fn judge_hits(count: Count, hits: u64) -> State {
     if hits > count.most {
         State::Broken(format!("{hits} hits"))
@@ -413,49 +449,5 @@ fn judge_hits(count: Count, hits: u64) -> State {
         State::Held
     } else {
         State::Open
-    }
-}
-
-/// The least sample that so many per mille do not exceed.
-fn percentile(sorted: &[u64], mille: u64) -> u64 {
-    let rank = (sorted.len() as u64 * mille).div_ceil(1000).max(1);
-    usize::try_from(rank - 1).ok().and_then(|at| sorted.get(at)).copied().unwrap_or(0)
-}
-
-fn judge_latency(samples: &[u64], bounds: &Latency, dropped: u64) -> Result<(), String> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable();
-    let over: Vec<String> = bounds
-        .bounds()
-        .filter_map(|(name, mille, most)| {
-            let found = percentile(&sorted, mille);
-            (u128::from(found) > most.as_nanos()).then(|| format!("{name} is {}", nanoseconds(u128::from(found))))
-        })
-        .collect();
-    if over.is_empty() {
-        return Ok(());
-    }
-    let more = if dropped == 0 { String::new() } else { format!(", {dropped} more not looked at") };
-    Err(format!("{} of {} calls{more}", over.join(", "), sorted.len()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_nearest_ranks() {
-        let samples: Vec<u64> = (1..=200).collect();
-        let found = [500, 900, 990, 1000].map(|mille| percentile(&samples, mille));
-        assert_eq!(found, [100, 180, 198, 200]);
-        assert_eq!(percentile(&[7], 500), 7);
-        let bounds = Latency {
-            p50: Some(Duration::from_nanos(100)),
-            max: Some(Duration::from_nanos(199)),
-            ..Latency::default()
-        };
-        assert_eq!(judge_latency(&samples, &bounds, 0), Err("max is 200 ns of 200 calls".to_owned()));
-        let bounds = Latency { p50: Some(Duration::from_nanos(100)), ..Latency::default() };
-        assert_eq!(judge_latency(&samples, &bounds, 0), Ok(()));
     }
 }

@@ -175,7 +175,15 @@ pub struct Expect {
     pub spec: ExpectSpec,
 }
 
-/// `[[expect]]`: exactly one of `event`, `never`, `sequence`, `console`, and what belongs to it.
+/// What the guest's own KTAP has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WantedKtap {
+    /// It is whole, something in it passed, and nothing failed.
+    Pass,
+}
+
+/// `[[expect]]`: exactly one of `event`, `never`, `sequence`, `console`, `ktap`, and what belongs to it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectSpec {
@@ -187,6 +195,10 @@ pub struct ExpectSpec {
     pub sequence: Option<Vec<String>>,
     /// Text, or `/REGEX/`, in the console's output.
     pub console: Option<String>,
+    /// The guest's own tests on the console: KUnit, kselftest.
+    pub ktap: Option<WantedKtap>,
+    /// Only this suite of theirs: a name, or `/REGEX/`.
+    pub suite: Option<String>,
     /// How often the event hits; at least once if nothing is said.
     pub hits: Option<Count>,
     /// A filter that every one of the event's hits passes.
@@ -312,28 +324,46 @@ impl TestFile {
 
 /// One subject, and only what belongs to it.
 fn check_shape(spec: &ExpectSpec) -> Result<(), String> {
-    let ExpectSpec { event, never, sequence, console, hits, all, retval, latency, before, after, within: _ } = spec;
+    let ExpectSpec {
+        event,
+        never,
+        sequence,
+        console,
+        ktap,
+        suite,
+        hits,
+        all,
+        retval,
+        latency,
+        before,
+        after,
+        within: _,
+    } = spec;
     let subjects = [
         ("event", event.is_some()),
         ("never", never.is_some()),
         ("sequence", sequence.is_some()),
         ("console", console.is_some()),
+        ("ktap", ktap.is_some()),
     ];
     let given: Vec<_> = subjects.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
     let [subject] = given.as_slice() else {
         let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-        return Err(format!("an expectation is about one of event, never, sequence or console; this has {found}"));
+        return Err(format!(
+            "an expectation is about one of event, never, sequence, console or ktap; this has {found}"
+        ));
     };
     let belonging = [
-        ("hits", hits.is_some()),
-        ("all", all.is_some()),
-        ("retval", retval.is_some()),
-        ("latency", latency.is_some()),
-        ("before", before.is_some()),
-        ("after", after.is_some()),
+        ("hits", "event", hits.is_some()),
+        ("all", "event", all.is_some()),
+        ("retval", "event", retval.is_some()),
+        ("latency", "event", latency.is_some()),
+        ("before", "event", before.is_some()),
+        ("after", "event", after.is_some()),
+        ("suite", "ktap", suite.is_some()),
     ];
-    if let Some((key, _)) = belonging.iter().find(|(_, given)| *given && *subject != "event") {
-        return Err(format!("'{key}' belongs to 'event', and this expectation is about '{subject}'"));
+    if let Some((key, owner, _)) = belonging.iter().find(|(_, owner, given)| *given && subject != owner) {
+        return Err(format!("'{key}' belongs to '{owner}', and this expectation is about '{subject}'"));
     }
     if sequence.as_ref().is_some_and(|list| list.len() < 2) {
         return Err("a sequence has at least two members".to_owned());
@@ -411,9 +441,12 @@ mod tests {
         assert!(text("[test]\nend = 'poweroff'\n").contains("'poweroff' is no end: write power-off, reboot"));
         assert!(text("[test]\ntimeout = '5 parsecs'\n").contains("is no time"));
         assert!(
-            text("[[expect]]\nhits = 1\n").contains("about one of event, never, sequence or console; this has none")
+            text("[[expect]]\nhits = 1\n")
+                .contains("about one of event, never, sequence, console or ktap; this has none")
         );
         assert!(text("[[expect]]\nnever = 'a'\nhits = 1\n").contains("'hits' belongs to 'event'"));
+        assert!(text("[[expect]]\nconsole = 'a'\nsuite = 'b'\n").contains("'suite' belongs to 'ktap'"));
+        assert!(text("[[expect]]\nktap = 'fail'\n").contains("unknown variant `fail`, expected `pass`"));
         assert!(text("[[expect]]\nevent = 'a'\nhits = 'many'\n").contains("'many' is no number of hits"));
         assert!(text("[[expect]]\nevent = 'a'\nretval = 'ENOENTRY'\n").contains("is no return value"));
         assert!(text("[[expect]]\nevent = 'a'\nlatency = {}\n").contains("has no bound"));

@@ -5,6 +5,11 @@ pub mod expect;
 #[cfg(test)]
 mod expect_tests;
 pub mod file;
+mod guest_ktap;
+#[cfg(test)]
+mod guest_ktap_tests;
+mod guest_lines;
+mod latency;
 pub mod pool;
 pub mod report;
 pub mod retval;

@@ -126,6 +126,7 @@ impl Attempt<'_> {
             Err(Error::Refused { message, .. }) => return Err((Verdict::Fail, message)),
             Err(error) => return Err((Verdict::QemuFailed, error.to_string())),
         };
+        report.ran = true;
         let mut run = Run {
             test,
             target,
@@ -198,7 +199,8 @@ fn describe(
                 State::Open => (None, None),
             };
             let events = one.events().map(str::to_owned).collect();
-            ExpectationReport { text: one.text.clone(), line: one.line, held, reason, events }
+            let (text, line, subtests) = (one.text.clone(), one.line, one.subtests());
+            ExpectationReport { text, line, held, reason, events, subtests }
         })
         .collect();
     let own = |probe: &Profile| probe.group == WATCH_GROUP;

@@ -68,6 +68,31 @@ impl Verdict {
     }
 }
 
+/// What a result of the guest's own tests says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It passed, or failed as it was expected to.
+    Ok,
+    /// It failed, was cut off, or is missing.
+    NotOk,
+    /// It was not run.
+    Skipped,
+}
+
+/// A result of the guest's own tests (KUnit, kselftest).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuestTest {
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What the guest said of it.
+    pub reason: String,
+    /// What it consists of.
+    pub subtests: Vec<GuestTest>,
+}
+
 /// One expectation of a test.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExpectationReport {
@@ -81,6 +106,8 @@ pub struct ExpectationReport {
     pub reason: Option<String>,
     /// The last events that it was about.
     pub events: Vec<String>,
+    /// The guest's own tests that it was about.
+    pub subtests: Vec<GuestTest>,
 }
 
 /// One probe of a test.
@@ -109,6 +136,8 @@ pub struct TestReport {
     pub verdict: Verdict,
     /// Why, in one line; empty for a pass.
     pub reason: String,
+    /// Whether the guest was started. A failure without that is about the test, or what it was given.
+    pub ran: bool,
     /// From the start of the first attempt to the end of the last.
     #[serde(serialize_with = "seconds")]
     pub seconds: Duration,
@@ -149,6 +178,7 @@ impl TestReport {
             file,
             verdict: Verdict::Skipped,
             reason: String::new(),
+            ran: false,
             seconds: Duration::ZERO,
             qemu: String::new(),
             kernel: String::new(),
@@ -164,11 +194,26 @@ impl TestReport {
         }
     }
 
+    /// The expectations that did not hold.
+    pub fn broken(&self) -> impl Iterator<Item = &ExpectationReport> {
+        self.expectations.iter().filter(|expectation| expectation.held == Some(false))
+    }
+
+    /// Whether it did not pass for a reason that says nothing about the kernel's conduct: QEMU failed, the run was interrupted,
+    /// or the test does not fit the kernel that it was given.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        match self.verdict {
+            Verdict::QemuFailed | Verdict::Interrupted => true,
+            verdict => !verdict.is_good() && !self.ran,
+        }
+    }
+
     /// The lines that explain it: expectations that did not hold with the events that decided, vCPUs, console, QEMU's words.
     #[must_use]
     pub fn explanation(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for expectation in self.expectations.iter().filter(|expectation| expectation.held == Some(false)) {
+        for expectation in self.broken() {
             let ExpectationReport { text, line, reason, events, .. } = expectation;
             let reason = reason.as_deref().unwrap_or_default();
             lines.push(format!("{}:{line}: expected: {text}; found: {reason}", self.file.display()));

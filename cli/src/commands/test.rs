@@ -44,16 +44,16 @@ pub(crate) fn test(args: &Test, color: Color) -> Outcome {
         running: BTreeMap::new(),
         closed: false,
     };
-    report::ktap_head(&mut io::stdout().lock(), tests.len(), settings.seed)?;
+    report::ktap::head(&mut io::stdout().lock(), tests.len(), settings.seed)?;
     let reports = boot_test::run_all(&tests, &settings, &interrupt.flag(), &mut display);
     display.clear();
     // A reader that has gone is told by the exit status.
-    let _ = report::ktap_end(&mut io::stdout().lock(), &reports);
+    let _ = report::ktap::end(&mut io::stdout().lock(), &reports);
     if let Some(path) = &args.json {
-        write_whole(path, &report::json(&reports, settings.seed), "--json")?;
+        write_whole(path, &report::json::json(&reports, settings.seed), "--json")?;
     }
     if let Some(path) = &args.junit {
-        let text = report::junit(&reports, settings.seed).map_err(Failure::new)?;
+        let text = report::junit::junit(&reports, settings.seed).map_err(Failure::new)?;
         write_whole(path, &text, "--junit")?;
     }
     if let Some(status) = interrupt.status() {
@@ -208,7 +208,7 @@ impl Progress for Display {
         self.done += 1;
         self.failed += usize::from(!report.verdict.is_good());
         self.clear();
-        self.closed |= report::ktap_test(&mut io::stdout().lock(), index + 1, report).is_err();
+        self.closed |= report::ktap::test(&mut io::stdout().lock(), index + 1, report).is_err();
         self.draw();
     }
 }

@@ -61,6 +61,8 @@ impl Place {
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command.env("XDG_RUNTIME_DIR", self.run.path()).env("TMPDIR", self.run.path()).env("PATH", &self.path);
         command.env("QKPROBE_PLUGIN", plugin_path().unwrap()).env_remove("QKPROBE_GUEST").env("NO_COLOR", "1");
+        // These tests may run on GitHub themselves.
+        command.env_remove("GITHUB_ACTIONS");
         command
     }
 
@@ -127,7 +129,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn new(args: &[&str], output: Output) -> Self {
+    pub(crate) fn new(args: &[&str], output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("what is shown is UTF-8");
         Self { args: args.join(" "), status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
@@ -174,6 +176,21 @@ pub(crate) fn wait(child: &mut Child) -> ExitStatus {
 /// Sends a signal by the shell: the program `kill` is not on every machine.
 pub(crate) fn signal(pid: u32, name: &str) {
     Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap();
+}
+
+/// What the kernel's own reader makes of KTAP: its last line, which counts, and whether it calls that a success.
+#[track_caller]
+pub(crate) fn kunit_parse(ktap: &str) -> (String, bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ktap");
+    fs::write(&file, ktap).unwrap();
+    let mut python = Command::new("python3");
+    python.env("PYTHONDONTWRITEBYTECODE", "1").arg(Cache::open().unwrap().kunit().unwrap()).arg("parse").arg(file);
+    let output = python.output().unwrap_or_else(|error| panic!("python3: {error}: `apt-get install python3`"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let counts = text.lines().rev().find_map(|line| line.split_once("Testing complete. ")).map(|(_, counts)| counts);
+    let error = || panic!("kunit.py says\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    (counts.unwrap_or_else(error).to_owned(), output.status.success())
 }
 
 /// The repository.
