@@ -1,5 +1,7 @@
 //! The command line: one definition, from which parsing, help, man pages and completions come.
 
+mod test;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use qkprobe_harness::{control::Control, find, units};
+
+pub(crate) use test::Test;
 
 /// Kprobes for guest kernels, from outside
 ///
@@ -36,7 +40,7 @@ pub(crate) enum Command {
     #[command(after_help = RUN)]
     Run(Run),
     /// Boot kernels as tests say, and judge what they did
-    #[command(after_help = TEST)]
+    #[command(after_help = test::HELP)]
     Test(Test),
     /// Add probes to a running guest
     #[command(after_help = ADD)]
@@ -104,13 +108,6 @@ Exit status:
   12       the guest ended before --until was reached
   130, 143 ended by Ctrl-C, by SIGTERM
   other    QEMU's own: what a probe's quit=N says";
-const TEST: &str = "\
-Examples:
-  qkprobe test --kernel vmlinuz --initrd initrd.img tests
-  qkprobe test --kernel vmlinuz --initrd initrd.img -j 2 --junit junit.xml --json result.json tests/boot.toml
-  qkprobe test --list tests --shard 1/4
-
-Exit status: 0 all passed or skipped, 1 some did not pass, 2 a test file or the command line is wrong, 130 or 143 interrupted.";
 const ADD: &str = "\
 Examples:
   qkprobe add 'p:faults exc_page_fault do count'
@@ -261,60 +258,6 @@ impl Until {
             return Err(usage());
         }
         Ok(Self { group, event: event.to_owned(), hits: hits.saturating_add(more) })
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Test {
-    #[command(flatten)]
-    pub(crate) boot: BootArgs,
-    /// Test files, or folders with such; the current folder if there is none
-    #[arg(value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
-    pub(crate) files: Vec<PathBuf>,
-    /// Run so many guests at once, as far as memory allows
-    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(crate) jobs: u32,
-    /// Only the I-th of N parts of the tests
-    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
-    pub(crate) shard: Option<Shard>,
-    /// Run a test that did not pass again, up to so many times; one that then passes is flaky
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) retries: u32,
-    /// Only tests whose name contains this
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) filter: Option<String>,
-    /// Write a JUnit report
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) junit: Option<PathBuf>,
-    /// Write a report as JSON
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) json: Option<PathBuf>,
-    /// Show which tests would run, and run none
-    #[arg(long)]
-    pub(crate) list: bool,
-    /// Flaky tests do not count as passed
-    #[arg(long)]
-    pub(crate) flaky_fails: bool,
-}
-
-/// `I/N`, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shard {
-    pub(crate) index: usize,
-    pub(crate) count: usize,
-}
-
-impl Shard {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let usage = || format!("'{text}' is no part: write 1/4 for the first of four");
-        let (index, count) = text.split_once('/').ok_or_else(usage)?;
-        let (index, count) = (index.parse().map_err(|_| usage())?, count.parse().map_err(|_| usage())?);
-        if index == 0 || index > count { Err(usage()) } else { Ok(Self { index, count }) }
-    }
-
-    /// Whether the test of this position (from 0) belongs here.
-    pub(crate) fn takes(self, position: usize) -> bool {
-        position % self.count == self.index - 1
     }
 }
 
@@ -484,20 +427,12 @@ mod tests {
     }
 
     #[test]
-    fn conditions_and_parts() {
+    fn conditions() {
         let until = |group: Option<&str>, hits| Until { group: group.map(str::to_owned), event: "open".into(), hits };
         assert_eq!(Until::parse("open:hits>=100"), Ok(until(None, 100)));
         assert_eq!(Until::parse("g/open:hits > 9"), Ok(until(Some("g"), 10)));
         for bad in ["open", "open:hits", "open:hits=3", ":hits>=1", "open:hits>=x", "open:missed>=1"] {
             assert!(Until::parse(bad).is_err_and(|text| text.contains("write EVENT:hits>=N")), "{bad}");
         }
-        assert_eq!(Shard::parse("2/3"), Ok(Shard { index: 2, count: 3 }));
-        for bad in ["0/3", "4/3", "1", "a/b", "1/0"] {
-            assert!(Shard::parse(bad).is_err(), "{bad}");
-        }
-        let parts: Vec<Vec<usize>> = (1..=3)
-            .map(|index| (0..7).filter(|position| Shard { index, count: 3 }.takes(*position)).collect())
-            .collect();
-        assert_eq!(parts, [vec![0, 3, 6], vec![1, 4], vec![2, 5]]);
     }
 }

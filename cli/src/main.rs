@@ -23,6 +23,11 @@ impl Failure {
         Self { text: text.into(), status: 1 }
     }
 
+    /// There was nothing to run.
+    pub(crate) fn nothing_ran(text: impl Into<String>) -> Self {
+        Self { text: text.into(), status: commands::test::NOTHING_RAN }
+    }
+
     /// What the user wrote is wrong.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self { text: text.into(), status: 2 }

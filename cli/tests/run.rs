@@ -238,7 +238,7 @@ fn every_example_of_every_help_works() {
             ran += 1;
         }
     }
-    assert_eq!(ran, 27, "examples that were run");
+    assert_eq!(ran, 28, "examples that were run");
     for example in examples(&top) {
         assert!(example.starts_with("run ") || example == "doctor", "{example} is not one of a command's own");
     }

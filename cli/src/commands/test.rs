@@ -1,6 +1,7 @@
 //! `qkprobe test`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,9 +16,38 @@ use super::{Interrupt, arch, say};
 use crate::args::{Color, Test};
 use crate::{Failure, Outcome};
 
+/// Exit statuses. What they mean to a user is in `--help` and docs/tests.md.
+const FAILED: u8 = 1;
+pub(crate) const NOTHING_RAN: u8 = 5;
+/// `git bisect run` looks for another commit.
+const BISECT_SKIP: u8 = 125;
+/// `git bisect run` ends.
+const BISECT_ABORT: u8 = 128;
+
 /// Finds, runs, reports.
 pub(crate) fn test(args: &Test, color: Color) -> Outcome {
-    let tests = collect(args)?;
+    let outcome = run(args, color);
+    match outcome {
+        Ok(NOTHING_RAN) if args.bisect => Ok(BISECT_SKIP),
+        Err(Failure { text, status }) if args.bisect => {
+            let status = if matches!(status, NOTHING_RAN | BISECT_SKIP) { BISECT_SKIP } else { BISECT_ABORT };
+            Err(Failure { text, status })
+        }
+        Err(Failure { text, status: NOTHING_RAN }) if args.allow_skip => {
+            warn(&text);
+            Ok(0)
+        }
+        outcome => outcome,
+    }
+}
+
+fn warn(text: &str) {
+    // Nobody is left to be told when this fails.
+    let _ = writeln!(io::stderr(), "qkprobe: warning: {text}");
+}
+
+fn run(args: &Test, color: Color) -> Outcome {
+    let Collected { tests, is_empty_part } = collect(args)?;
     if args.list {
         let mut out = io::stdout().lock();
         for test in &tests {
@@ -49,6 +79,9 @@ pub(crate) fn test(args: &Test, color: Color) -> Outcome {
     display.clear();
     // A reader that has gone is told by the exit status.
     let _ = report::ktap::end(&mut io::stdout().lock(), &reports);
+    if std::env::var_os("GITHUB_ACTIONS").is_some_and(|it| !it.is_empty()) {
+        tell_github(&reports, settings.seed, args.flaky_fails);
+    }
     if let Some(path) = &args.json {
         write_whole(path, &report::json::json(&reports, settings.seed), "--json")?;
     }
@@ -59,9 +92,41 @@ pub(crate) fn test(args: &Test, color: Color) -> Outcome {
     if let Some(status) = interrupt.status() {
         return Ok(status);
     }
+    if let Some(status) = failed(&reports, args) {
+        return Ok(status);
+    }
+    match report::nothing_ran(&reports) {
+        Some(reason) if is_empty_part || args.allow_skip => warn(&format!("nothing ran: {reason}")),
+        Some(reason) => {
+            let next = if args.bisect { "" } else { " (--allow-skip makes that a success)" };
+            return Err(Failure::nothing_ran(format!("nothing ran: {reason}{next}")));
+        }
+        None => {}
+    }
+    Ok(0)
+}
+
+/// The exit status, if a test did not pass.
+fn failed(reports: &[TestReport], args: &Test) -> Option<u8> {
     let is_good =
-        |report: &TestReport| report.verdict.is_good() && !(args.flaky_fails && report.verdict == Verdict::Flaky);
-    Ok(u8::from(!reports.iter().all(is_good)))
+        |report: &&TestReport| report.verdict.is_good() && !(args.flaky_fails && report.verdict == Verdict::Flaky);
+    let mut bad = reports.iter().filter(|report| !is_good(report)).peekable();
+    bad.peek()?;
+    // What failed without a word on the kernel says nothing of the commit either.
+    Some(if args.bisect && bad.all(TestReport::is_error) { BISECT_SKIP } else { FAILED })
+}
+
+/// Annotations, and the job's summary. Both are extras: what goes wrong with them changes no result.
+fn tell_github(reports: &[TestReport], seed: u64, flaky_fails: bool) {
+    let workspace = std::env::var_os("GITHUB_WORKSPACE").map(PathBuf::from);
+    // Not on standard output, which may be kept as KTAP; the runner reads both.
+    let _ = io::stderr().write_all(report::github::annotations(reports, workspace.as_deref(), flaky_fails).as_bytes());
+    let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path: &OsString| !path.is_empty()) else { return };
+    let file = fs::OpenOptions::new().append(true).create(true).open(&path);
+    let written = file.and_then(|mut file| file.write_all(report::github::summary(reports, seed).as_bytes()));
+    if let Err(error) = written {
+        warn(&format!("GITHUB_STEP_SUMMARY {}: {error}", Path::new(&path).display()));
+    }
 }
 
 fn write_whole(path: &Path, text: &str, option: &str) -> Result<(), Failure> {
@@ -78,7 +143,12 @@ fn settings(args: &Test) -> Result<Settings, Failure> {
     plugin::find(boot.plugin.as_deref())?;
     for (option, path) in [("--kernel", &boot.kernel), ("--initrd", &boot.initrd), ("--init", &boot.init)] {
         if let Some(path) = path {
-            fs::metadata(path).map_err(|error| Failure::usage(format!("{option} {}: {error}", path.display())))?;
+            fs::metadata(path).map_err(|error| {
+                let failure = Failure::usage(format!("{option} {}: {error}", path.display()));
+                // A commit that does not build is none that fails.
+                let is_not_built = option == "--kernel" && error.kind() == io::ErrorKind::NotFound;
+                if args.bisect && is_not_built { Failure { status: BISECT_SKIP, ..failure } } else { failure }
+            })?;
         }
     }
     Ok(Settings {
@@ -97,8 +167,15 @@ fn settings(args: &Test) -> Result<Settings, Failure> {
     })
 }
 
+/// The tests that are meant.
+struct Collected {
+    tests: Vec<TestFile>,
+    /// The shard has none that is to be run, and others have.
+    is_empty_part: bool,
+}
+
 /// The tests that are meant, by path. Every file is read before any guest starts.
-fn collect(args: &Test) -> Result<Vec<TestFile>, Failure> {
+fn collect(args: &Test) -> Result<Collected, Failure> {
     let here = [PathBuf::from(".")];
     let given = if args.files.is_empty() { here.as_slice() } else { args.files.as_slice() };
     let mut paths = Vec::new();
@@ -107,7 +184,8 @@ fn collect(args: &Test) -> Result<Vec<TestFile>, Failure> {
             let before = paths.len();
             folder(path, &mut paths).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
             if paths.len() == before {
-                return Err(Failure::usage(format!("{}: no boot test (*.toml with [test]) in there", path.display())));
+                let text = format!("{}: no boot test (*.toml with [test]) in there", path.display());
+                return Err(Failure::nothing_ran(text));
             }
         } else {
             paths.push(path.clone());
@@ -127,14 +205,17 @@ fn collect(args: &Test) -> Result<Vec<TestFile>, Failure> {
     if let Some(filter) = &args.filter {
         tests.retain(|test| test.name.contains(filter.as_str()));
         if tests.is_empty() {
-            return Err(Failure::usage(format!("--filter {filter}: no test has this in its name")));
+            return Err(Failure::nothing_ran(format!("--filter {filter}: no test has this in its name")));
         }
     }
+    let is_meant = |test: &TestFile| test.test.skip.is_none();
+    let mut is_empty_part = tests.iter().any(is_meant);
     if let Some(shard) = args.shard {
         let mut position = 0..;
         tests.retain(|_| position.next().is_some_and(|position| shard.takes(position)));
     }
-    Ok(tests)
+    is_empty_part &= !tests.iter().any(is_meant);
+    Ok(Collected { tests, is_empty_part })
 }
 
 /// Test files of a folder and of the folders in it, sorted, so that shards are the same everywhere.

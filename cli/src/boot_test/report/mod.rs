@@ -1,5 +1,7 @@
-//! Reports: KTAP for people and pipes, JUnit and JSON for machines. All of them name QEMU, kernel and seed.
+//! Reports: KTAP for people and pipes, JUnit and JSON for machines, annotations and a summary for GitHub. All of them name
+//! QEMU, kernel and seed.
 
+pub mod github;
 pub mod json;
 pub mod junit;
 pub mod ktap;
