@@ -147,7 +147,9 @@ fn test_with(options: &TestOptions, mut setup: Option<Background>) -> Result<(),
     }
     if let Some(setup) = setup.take_if(|setup| !setup.is_finished() && !options.stress) {
         // There is something to do meanwhile.
-        run(std::mem::take(&mut jobs), options)?;
+        if !jobs.is_empty() {
+            run(std::mem::take(&mut jobs), options)?;
+        }
         setup.wait()?;
     } else if let Some(setup) = setup {
         setup.wait()?;
