@@ -23,12 +23,38 @@ pub struct Summary {
     /// Records that were written.
     #[serde(default)]
     pub written: u64,
+    /// Who ended QEMU on purpose, if somebody did.
+    #[serde(default)]
+    pub quit: Option<Quit>,
     /// Records that could not be written.
     #[serde(default)]
     pub lost: u64,
     /// All probes, in the order of registration.
     #[serde(default)]
     pub probes: Vec<ProbeSummary>,
+    /// The probes of `watch=`.
+    #[serde(default)]
+    pub watched: Vec<WatchSummary>,
+}
+
+/// Who ended QEMU on purpose, and with which status.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Quit {
+    /// QEMU's exit status.
+    pub status: u8,
+    /// `GROUP/EVENT` of the probe that says `quit`; `None`: a client of the control socket.
+    pub by: Option<String>,
+}
+
+/// A probe of `watch=`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct WatchSummary {
+    /// Its group.
+    pub group: String,
+    /// The event's name.
+    pub name: String,
+    /// Executions that passed the filter.
+    pub hits: u64,
 }
 
 /// One probe of a [`Summary`].

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use qkprobe_lang::{Action, Backpressure, Config, Format, ProbeConfig};
 
 /// The arguments and what each is for, for messages.
-const KNOWN: [(&str, &str); 12] = [
+const KNOWN: [(&str, &str); 13] = [
     ("kernel", "kernel=FILE: vmlinux, bzImage, System.map or a copy of /proc/kallsyms"),
     ("probe", "probe='p:NAME PLACE ARG... [if FILTER] [do OPTION...]': a kprobe_events definition, and what it does"),
     ("count", "count='p:NAME PLACE': the same, but only counts"),
+    ("watch", "watch='p:GROUP/NAME PLACE ARG...': a probe for the tool that starts QEMU: no client sees or changes it"),
     ("filter", "filter='EXPR': for the probe= before it"),
     ("config", "config=FILE.toml: probes and settings"),
     ("out", "out=FILE: where the records go; default: standard error"),
@@ -28,6 +29,8 @@ const KNOWN: [(&str, &str); 12] = [
 pub(crate) struct Settings {
     pub(crate) kernels: Vec<PathBuf>,
     pub(crate) probes: Vec<ProbeConfig>,
+    /// Probes of the tool that starts QEMU.
+    pub(crate) watches: Vec<ProbeConfig>,
     pub(crate) out: Option<PathBuf>,
     pub(crate) format: Option<Format>,
     pub(crate) summary: Option<PathBuf>,
@@ -67,9 +70,10 @@ impl Settings {
                     last_probe = Some(settings.probes.len());
                     settings.probes.push(probe);
                 }
+                "watch" => settings.watches.push(ProbeConfig::new(value, format!("watch={value}"))),
                 "filter" => {
                     let probe = last_probe.take().and_then(|at| settings.probes.get_mut(at));
-                    let probe = probe.ok_or("filter=: stands behind the probe= or count= that it filters, once")?;
+                    let probe = probe.ok_or("filter=: stands after the probe= or count= that it filters, once")?;
                     if probe.filter.is_some() {
                         return Err(format!("filter={value}: the definition before it says 'if' already"));
                     }
@@ -266,7 +270,7 @@ error: No such option: 'skpi'
         assert!(error(&["prob=x"]).starts_with("prob: no such argument"));
         assert!(error(&["probe=on"]).contains("needs a value"));
         assert!(error(&["format=xml"]).contains("must be one of ftrace, json"));
-        assert!(error(&["filter=a==1"]).contains("stands behind"));
+        assert!(error(&["filter=a==1"]).contains("stands after"));
         assert!(error(&["slide=xyz"]).contains("hexadecimal"));
         assert!(error(&["out="]).contains("empty"));
     }

@@ -4,15 +4,25 @@ use std::path::Path;
 use std::time::Duration;
 
 use qkprobe_lang::Action;
+use serde::Serialize;
 
 use crate::message::say;
-use crate::record::summary::{ProbeSummary, Summary};
+use crate::record::Output;
+use crate::record::summary::{ProbeSummary, Summary, Watched};
 use crate::running::Plugin;
 
 /// How long the end of QEMU may wait for the records to be written.
 const EXIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long `exit` may take after that.
 const QUIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who ended QEMU on purpose, and with which status.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Quit {
+    pub(crate) status: u8,
+    /// `GROUP/EVENT` of the probe that says `quit`; `None`: a client of the control socket.
+    pub(crate) by: Option<String>,
+}
 
 impl Plugin {
     /// QEMU ends: write what there is, then the summary. Once, whoever comes first.
@@ -50,10 +60,15 @@ impl Plugin {
     }
 
     /// Ends QEMU with this status, after the last record. Returns at once: a thread of its own does it, because a vCPU's
-    /// thread may be what the end waits for.
-    pub(crate) fn quit_machine(&'static self, status: u8) {
+    /// thread may be what the end waits for. `output` is that of the probe that says so; `None`: a client does.
+    pub(crate) fn quit_machine(&'static self, status: u8, output: Option<u32>) {
         self.holds.quit();
         let end = move || {
+            let probes = self.probes.lock();
+            let by = output.and_then(|output| probes.list.get(&output));
+            let by = by.map(|probe| format!("{}/{}", probe.output.group, probe.output.name));
+            let _ = self.quit.set(Quit { status, by });
+            drop(probes);
             self.finish();
             // QEMU's own exit handlers put the terminal back; should they hang, they get no more than this.
             let _ = std::thread::Builder::new().name("qkprobe-quit".into()).spawn(move || {
@@ -77,8 +92,8 @@ impl Plugin {
         let slide = self.locator.as_ref().and_then(|locator| locator.slide());
         let boundary_lost = self.boundary_lost.lock();
         let list = self.probes.lock();
-        let probes = list.list.iter().map(|(index, probe)| {
-            let totals = self.totals(*index, probe);
+        let probes = list.of_users().map(|(index, probe)| {
+            let totals = self.totals(index, probe);
             let output = &probe.output;
             ProbeSummary {
                 name: output.name.clone(),
@@ -101,6 +116,10 @@ impl Plugin {
             }
         });
         let probes: Vec<_> = probes.collect();
+        let watched = list.reserved().map(|(index, probe)| {
+            let Output { group, name, .. } = &*probe.output;
+            Watched { group: group.clone(), name: name.clone(), hits: self.totals(index, probe).hits }
+        });
         let (written, mut lost) = self.writer.totals();
         if !drained {
             lost = probes.iter().map(|probe| probe.dropped).sum();
@@ -111,10 +130,12 @@ impl Plugin {
             target: self.arch.name().to_owned(),
             slide: slide.map(|slide| format!("{slide:#x}")),
             problem: self.problem.lock().clone(),
+            quit: self.quit.get().cloned(),
             written,
             lost,
             verified: self.verifier.as_ref().map(|verifier| verifier.totals()),
             probes,
+            watched: watched.collect(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::counters::Counters;
 use crate::engine::locate::Locator;
 use crate::engine::now;
 use crate::names::RuntimeNames;
-use crate::probes::prepare::{Abilities, Prepared, prepare};
+use crate::probes::prepare::{Abilities, Prepared, prepare, prepare_watches};
 use crate::record::WriterHandle;
 use crate::record::format::Preamble;
 use crate::record::sink::Sink;
@@ -56,7 +56,8 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<(Plugin,
         unfound: paging.as_ref().err().copied(),
         locator: None,
     };
-    let probes = prepare(&settings.probes, &mut events, &target, abilities).map_err(|refused| refused.message)?;
+    let mut probes = prepare(&settings.probes, &mut events, &target, abilities).map_err(|refused| refused.message)?;
+    probes.extend(prepare_watches(&settings.watches, &target, abilities));
     if settings.verify && machine.api.translate_vaddr.is_none() {
         return Err(format!("verify=on: QEMU {} does not tell devices from memory: that came with 10.1", machine.qemu));
     }

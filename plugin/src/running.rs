@@ -12,6 +12,7 @@ use qkprobe_symbols::KernelImage;
 
 use crate::control::{ControlServer, Feed, Listener};
 use crate::counters::Counters;
+use crate::ending::Quit;
 use crate::engine::hit::{After, Halted, HitEnv};
 use crate::engine::kprobe::{Access, Kprobe};
 use crate::engine::locate::{Locator, Verdict};
@@ -86,6 +87,8 @@ pub(crate) struct Plugin {
     /// All registers that definitions read.
     pub(crate) used_registers: Mutex<BTreeSet<RegisterId>>,
     pub(crate) ended: Once,
+    /// Set once, by the first who ends QEMU.
+    pub(crate) quit: OnceLock<Quit>,
     pub(crate) problem: Mutex<Option<String>>,
     pub(crate) boundary_lost: Mutex<HashMap<Place, u64>>,
 }
@@ -143,6 +146,7 @@ impl Plugin {
             probes: Mutex::new(Probes::default()),
             used_registers: Mutex::new(BTreeSet::new()),
             ended: Once::new(),
+            quit: OnceLock::new(),
             problem: Mutex::new(None),
             boundary_lost: Mutex::new(HashMap::new()),
         }
@@ -325,7 +329,7 @@ impl Plugin {
         let Some(Halted { halt, output, addr, may_leave }) = after.halt else { return after.jump.map(|addr| addr.0) };
         let held = HeldVcpu { vcpu: state.engine.index, output, addr };
         if let Halt::Quit(status) = halt {
-            self.quit_machine(status);
+            self.quit_machine(status, Some(output));
             // Nothing runs after this hit.
             loop {
                 std::thread::sleep(Duration::from_secs(1));

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use common::trace_lines;
+use qkprobe_harness::summary::Quit;
 use qkprobe_tests::{Boot, Guest, GuestKernel, Qemu};
 use serde_json::{Value, json};
 
@@ -159,6 +160,58 @@ fn subscribers_get_the_events_that_they_chose() {
     }
 }
 
+/// Probes of `watch=` are those of who started QEMU: no client sees or changes them, and their records are for those alone who
+/// name their group.
+#[test]
+fn watch_probes_are_nobody_elses() {
+    for qemu in Qemu::selected() {
+        let own = [
+            format!("watch=p:tool/calls {GETPPID} nr=+120($arg1):u64"),
+            "watch=p:tool/none no_such_function".to_owned(),
+            format!("probe=p:calls {GETPPID}"),
+        ];
+        let boot = own.into_iter().fold(boot(qemu), Boot::plugin_arg);
+        let mut guest = Guest::start(boot, ["getppid 20"]);
+        let (mut tool, mut all) = (guest.connect(), guest.connect());
+        tool.request(json!({"cmd": "subscribe", "events": ["tool/"]}));
+        all.request(json!({"cmd": "subscribe"}));
+        assert_eq!(guest.client.status()["probes"], 1, "{qemu}");
+        let list = guest.client.request(json!({"cmd": "list"}));
+        assert_eq!(list["probes"].as_array().unwrap().len(), 1, "{qemu}: {list}");
+        assert_eq!(guest.client.profile().len(), 1, "{qemu}");
+        for event in ["tool/calls", "tool/", "-:tool/calls"] {
+            for cmd in ["delete", "disable", "enable"] {
+                let error = guest.client.try_request(json!({"cmd": cmd, "event": event})).unwrap_err();
+                assert_eq!((error.code.as_str(), error.errno), ("ENOENT", 2), "{qemu}: {cmd} {event}: {error}");
+            }
+        }
+        let error = guest.client.try_request(json!({"cmd": "add", "def": "p:tool/panic panic"})).unwrap_err();
+        assert_eq!((error.code.as_str(), error.errno), ("EBUSY", 16), "{qemu}: {error}");
+        assert_eq!(guest.client.request(json!({"cmd": "disable", "event": "calls"}))["count"], 1, "{qemu}");
+        assert_eq!(guest.client.request(json!({"cmd": "disable", "event": "*"}))["count"], 1, "{qemu}");
+        assert_eq!(guest.client.request(json!({"cmd": "enable", "event": "*"}))["count"], 1, "{qemu}");
+        assert_eq!(guest.client.delete("calls").len(), 1, "{qemu}");
+        assert_eq!(guest.client.request(json!({"cmd": "delete", "event": "*"}))["removed"], json!([]), "{qemu}");
+        guest.client.add(&format!("p:late {GETPPID}"));
+        guest.step();
+        for _ in 0..20 {
+            let event = tool.event();
+            assert_eq!(
+                (&event["group"], &event["event"], &event["args"]["nr"]),
+                (&json!("tool"), &json!("calls"), &json!(110)),
+                "{qemu}: {event}"
+            );
+            assert_eq!(all.event()["event"], "late", "{qemu}");
+        }
+        let result = guest.finish();
+        assert_eq!(trace_lines(&result.trace).len(), 20, "{qemu}");
+        assert!(!result.stderr.contains("tool/calls"), "{qemu}: {}", result.stderr);
+        let summary: Value = serde_json::from_slice(&fs::read(result.folder().join("summary.json")).unwrap()).unwrap();
+        assert_eq!(summary["watched"], json!([{"group": "tool", "name": "calls", "hits": 20}]), "{qemu}");
+        assert_eq!(summary["probes"][0]["name"], "late", "{qemu}");
+    }
+}
+
 #[test]
 fn quit_ends_qemu_with_its_status_and_a_whole_trace() {
     for qemu in Qemu::selected() {
@@ -180,6 +233,7 @@ fn quit_ends_qemu_with_its_status_and_a_whole_trace() {
         let (lines, summary) = (trace_lines(&result.trace).len(), result.summary());
         // The vCPU runs on while QEMU ends; what it hits then is no record, and counted as such.
         let x = summary.probe("x");
+        assert_eq!(summary.quit, Some(Quit { status: 7, by: None }), "{qemu}");
         assert_eq!((x.hits, x.dropped), (lines as u64, 0), "{qemu}: {x:?}");
         assert!(lines >= 1000, "{qemu}: {lines}");
         assert!(result.trace.ends_with(&format!("# end: {lines} records written, 0 lost\n")), "{qemu}");

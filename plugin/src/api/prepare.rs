@@ -206,6 +206,7 @@ impl Against<'_> {
             module: module.map(plain),
             address: Some(found.addr.0),
             in_image: matches!(found.place, Place::Image(_)),
+            reserved: false,
         };
         let prepared = Prepared {
             definition: None,

@@ -41,12 +41,21 @@ impl Feed {
     /// Hands one line of JSON, with or without its line break, to whom it concerns. A line without group and event is a
     /// notice: every subscriber gets it. Takes two short locks and never waits for a client.
     pub(crate) fn publish(&self, group: &str, event: &str, json_line: &[u8]) {
+        self.hand_out(group, event, false, json_line);
+    }
+
+    /// The same with a line of a reserved probe, which concerns only those who name its group.
+    pub(crate) fn publish_reserved(&self, group: &str, event: &str, json_line: &[u8]) {
+        self.hand_out(group, event, true, json_line);
+    }
+
+    fn hand_out(&self, group: &str, event: &str, reserved: bool, json_line: &[u8]) {
         if !self.wanted() {
             return;
         }
         let line = json_line.strip_suffix(b"\n").unwrap_or(json_line);
         for mailbox in self.mailboxes.lock().iter() {
-            mailbox.offer(group, event, line);
+            mailbox.offer(group, event, reserved, line);
         }
     }
 
@@ -97,12 +106,15 @@ impl Filter {
         filter
     }
 
-    fn passes(&self, group: &str, event: &str) -> bool {
+    fn passes(&self, group: &str, event: &str, reserved: bool) -> bool {
         let is_notice = group.is_empty() && event.is_empty();
         let in_group = |groups: &Vec<Option<String>>| {
-            groups.iter().any(|wanted| wanted.as_ref().is_none_or(|wanted| wanted == group))
+            groups.iter().any(|wanted| wanted.as_ref().map_or(!reserved, |wanted| wanted == group))
         };
-        self.all || is_notice || self.groups.contains(group) || self.events.get(event).is_some_and(in_group)
+        (self.all && !reserved)
+            || is_notice
+            || self.groups.contains(group)
+            || self.events.get(event).is_some_and(in_group)
     }
 }
 
@@ -128,9 +140,9 @@ impl Mailbox {
         Self { inner: Mutex::default(), wake }
     }
 
-    fn offer(&self, group: &str, event: &str, line: &[u8]) {
+    fn offer(&self, group: &str, event: &str, reserved: bool, line: &[u8]) {
         let mut inner = self.inner.lock();
-        if !inner.filter.passes(group, event) {
+        if !inner.filter.passes(group, event, reserved) {
             return;
         }
         let before = inner.lines.len();

@@ -397,6 +397,10 @@ fn quit_answers_first_and_may_stop_the_server_itself() {
     assert!(!server.path.exists());
 }
 
+fn wanted_text(peer: &mut Peer, expected: &[&str]) {
+    expected.iter().for_each(|text| assert_eq!(peer.next(), Some(json!(text))));
+}
+
 #[test]
 fn two_clients_at_once_and_their_filters() {
     let server = Server::start();
@@ -415,6 +419,20 @@ fn two_clients_at_once_and_their_filters() {
     };
     wanted(&mut some, &[("a", "x"), ("a", "y"), ("c", "y"), ("b", "z"), ("", "")]);
     wanted(&mut all, &[("a", "x"), ("c", "x"), ("a", "y"), ("c", "y"), ("b", "z"), ("a", "z"), ("", "")]);
+    // A reserved probe's lines go only to who names its group.
+    let mut own = server.connect();
+    own.result(r#"{"cmd": "subscribe", "events": ["b/"]}"#);
+    server.feed.publish_reserved("b", "y", b"\"reserved\"");
+    server.feed.publish("b", "last", b"\"last\"");
+    wanted_text(&mut own, &["reserved", "last"]);
+    wanted_text(&mut all, &["last"]);
+    wanted_text(&mut some, &["reserved", "last"]);
+    let mut by_event = server.connect();
+    by_event.result(r#"{"cmd": "subscribe", "events": ["y", "*", "d/y"]}"#);
+    server.feed.publish_reserved("b", "y", b"\"reserved\"");
+    server.feed.publish_reserved("d", "y", b"\"by name\"");
+    wanted_text(&mut by_event, &["by name"]);
+    wanted_text(&mut some, &["reserved"]);
     // A second subscription replaces the first; requests go on meanwhile.
     some.result(r#"{"cmd": "subscribe", "events": ["c/x"]}"#);
     server.feed.publish("a", "x", b"1");
@@ -422,7 +440,7 @@ fn two_clients_at_once_and_their_filters() {
     assert_eq!(some.next(), Some(json!(2)));
     assert_eq!(none.ask(r#"{"cmd": "version"}"#)["ok"], true);
     some.result(r#"{"cmd": "unsubscribe"}"#);
-    drop(all);
+    drop((all, own, by_event));
     eventually(|| !server.feed.wanted());
 }
 

@@ -274,6 +274,7 @@ impl Bench {
             module: None,
             address: Some(addr),
             in_image: true,
+            reserved: false,
         });
         (self.add(addr, output, access, handler), output)
     }

@@ -113,7 +113,7 @@ impl Backend for &'static Plugin {
 
     fn list(&self) -> Vec<Listing> {
         let probes = self.probes.lock();
-        let shown = probes.list.values().map(|probe| {
+        let shown = probes.of_users().map(|(_, probe)| {
             let gone = probe.id.and_then(|id| self.registry.site_of(id)).is_some_and(|site| site.is_gone());
             let flags = [(gone, "GONE"), (!probe.enabled, "DISABLED"), (probe.id.is_none(), "PENDING")];
             let output = &probe.output;
@@ -135,8 +135,8 @@ impl Backend for &'static Plugin {
 
     fn profile(&self) -> Vec<Profile> {
         let probes = self.probes.lock();
-        let shown = probes.list.iter().map(|(index, probe)| {
-            let totals = self.totals(*index, probe);
+        let shown = probes.of_users().map(|(index, probe)| {
+            let totals = self.totals(index, probe);
             Profile {
                 group: probe.output.group.clone(),
                 event: probe.output.name.clone(),
@@ -185,13 +185,13 @@ impl Backend for &'static Plugin {
                 text
             }),
             armed_sites: self.registry.counts().armed,
-            probes: self.probes.lock().list.len(),
             settled: self.is_settled(),
+            probes: self.probes.lock().of_users().count(),
             problem: self.problem.lock().clone(),
         }
     }
 
     fn quit(&self, status: u8) {
-        self.quit_machine(status);
+        self.quit_machine(status, None);
     }
 }

@@ -72,6 +72,7 @@ impl Plugin {
             let message = format!("at most {MAX_OUTPUTS} probes are possible");
             return Err(Refused { errno: libc::ENOSPC, message });
         }
+        check_groups(probes, &prepared)?;
         self.make_room(&prepared);
         let waits = prepared.iter().any(|probe| waits(&probe.handler));
         if waits {
@@ -354,6 +355,19 @@ impl Plugin {
         let mut totals = self.counters.totals(output);
         totals.hits += probe.inline.map_or(0, |inline| inline.total(self.inline_counters.sum(inline.counter)));
         totals
+    }
+}
+
+/// A user's probe in the group of a reserved one could be taken for it.
+fn check_groups(probes: &Probes, prepared: &[Prepared]) -> Result<(), Refused> {
+    let outputs = || probes.list.values().map(|probe| &*probe.output).chain(prepared.iter().map(|probe| &probe.output));
+    let taken = |group: &str| outputs().any(|other| other.reserved && other.group == group);
+    match prepared.iter().map(|probe| &probe.output).find(|output| !output.reserved && taken(&output.group)) {
+        None => Ok(()),
+        Some(Output { group, name, .. }) => {
+            let message = format!("{group}/{name}: the group {group} is that of watch= probes: choose another");
+            Err(Refused { errno: libc::EBUSY, message })
+        }
     }
 }
 

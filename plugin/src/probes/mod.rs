@@ -59,8 +59,18 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    /// The outputs of those that `wanted` names.
+    /// The users' probes: those that clients see and change, and that the summary lists.
+    pub(crate) fn of_users(&self) -> impl Iterator<Item = (u32, &Listed)> {
+        self.list.iter().filter(|(_, probe)| !probe.output.reserved).map(|(output, probe)| (*output, probe))
+    }
+
+    /// The probes of `watch=`.
+    pub(crate) fn reserved(&self) -> impl Iterator<Item = (u32, &Listed)> {
+        self.list.iter().filter(|(_, probe)| probe.output.reserved).map(|(output, probe)| (*output, probe))
+    }
+
+    /// The outputs of the users' probes that `wanted` names.
     pub(crate) fn select(&self, wanted: impl Fn(&Listed) -> bool) -> Vec<u32> {
-        self.list.iter().filter(|(_, probe)| wanted(probe)).map(|(output, _)| *output).collect()
+        self.of_users().filter(|(_, probe)| wanted(probe)).map(|(output, _)| output).collect()
     }
 }

@@ -118,6 +118,26 @@ pub(crate) fn prepare(
     Ok(prepared)
 }
 
+/// Prepares the probes of `watch=`, as far as there is nothing against them: the tool that asks for them does without those that
+/// this image or this QEMU cannot have, and without arguments that cannot be read. They are no events that a user could name.
+pub(crate) fn prepare_watches(
+    watches: &[ProbeConfig],
+    target: &ImageTarget<'_>,
+    abilities: Abilities<'_>,
+) -> Vec<Prepared> {
+    let prepare_one = |config: &ProbeConfig| {
+        let probes = prepare(std::slice::from_ref(config), &mut Events::new(), target, abilities).ok()?;
+        probes.into_iter().next()
+    };
+    let bare = |config: &ProbeConfig| {
+        let def: Vec<&str> = config.def.split_whitespace().take(2).collect();
+        ProbeConfig::new(def.join(" "), config.origin.clone())
+    };
+    let all = watches.iter().filter_map(|config| prepare_one(config).or_else(|| prepare_one(&bare(config))));
+    let reserved = |probe: Prepared| Prepared { output: Output { reserved: true, ..probe.output }, ..probe };
+    all.map(reserved).collect()
+}
+
 /// What this QEMU has to do with it.
 fn one(
     config: &ProbeConfig,
@@ -228,6 +248,7 @@ fn output(definition: &Arc<Definition>, target: &ImageTarget<'_>) -> Output {
         address: address.map(|addr| addr.0),
         in_image: address.is_some_and(|addr| matches!(place_of(addr, target), Place::Image(_))),
         definition: Some(Arc::clone(definition)),
+        reserved: false,
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) struct Output {
     pub(crate) address: Option<u64>,
     /// Added to `address` when the kernel runs elsewhere.
     pub(crate) in_image: bool,
+    /// A probe of the tool that started QEMU (`watch=`). No listing shows it, no client changes it, and its records go only to
+    /// who subscribes to its group.
+    pub(crate) reserved: bool,
 }
 
 /// Something to tell beside the records: the text under a probe changed.

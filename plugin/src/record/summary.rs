@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::ending::Quit;
 use crate::engine::verify::Verified;
 
 /// `summary=FILE`. Fields are only ever added.
@@ -19,6 +20,8 @@ pub(crate) struct Summary {
     pub(crate) slide: Option<String>,
     /// What kept probes from arming, if anything did.
     pub(crate) problem: Option<String>,
+    /// Who ended QEMU on purpose, if somebody did.
+    pub(crate) quit: Option<Quit>,
     /// Records written to the trace.
     pub(crate) written: u64,
     /// Records that were made and could not be written.
@@ -27,6 +30,17 @@ pub(crate) struct Summary {
     pub(crate) verified: Option<Verified>,
     /// All probes, in the order of their definition.
     pub(crate) probes: Vec<ProbeSummary>,
+    /// The probes of `watch=`, which the table does not show.
+    pub(crate) watched: Vec<Watched>,
+}
+
+/// A probe of `watch=`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Watched {
+    pub(crate) group: String,
+    pub(crate) name: String,
+    /// Executions that passed the filter.
+    pub(crate) hits: u64,
 }
 
 /// One probe.

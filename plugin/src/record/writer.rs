@@ -323,17 +323,23 @@ impl Worker {
                 let before = self.text.len();
                 let Preamble { epoch, .. } = self.config.preamble;
                 let names = &*self.config.names;
-                format::record(self.config.format, epoch, cpu, output, &record, names, &mut self.text);
-                pending.push((header.output, self.text.len() as u64));
+                if !output.reserved {
+                    format::record(self.config.format, epoch, cpu, output, &record, names, &mut self.text);
+                    pending.push((header.output, self.text.len() as u64));
+                }
                 if self.config.feed.wanted() {
-                    let line = if self.config.format == Format::Json {
+                    let line = if self.config.format == Format::Json && !output.reserved {
                         self.text.get(before..).unwrap_or_default()
                     } else {
                         self.line.clear();
                         format::record(Format::Json, epoch, cpu, output, &record, names, &mut self.line);
                         &self.line
                     };
-                    self.config.feed.publish(&output.group, &output.name, line);
+                    let Output { group, name, reserved, .. } = &**output;
+                    match reserved {
+                        true => self.config.feed.publish_reserved(group, name, line),
+                        false => self.config.feed.publish(group, name, line),
+                    }
                 }
             }
             source.ring.consume(header);
