@@ -210,6 +210,11 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// would change it.
     fn is_device(&self, physical: u64) -> bool;
 
+    /// What this ISA's kernels put before the name of a system call, for its function: `__x64_sys_` for `__x64_sys_openat`.
+    fn syscall_prefix(&self) -> &'static str {
+        "sys_"
+    }
+
     /// The ability to evaluate an instruction out of line, where the ISA has it.
     fn as_execute(&self) -> Option<&dyn Execute> {
         None

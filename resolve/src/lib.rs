@@ -13,6 +13,7 @@
 )]
 
 mod changes;
+mod hint;
 mod probe;
 mod target;
 #[cfg(test)]

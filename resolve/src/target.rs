@@ -6,6 +6,8 @@ use qkprobe_arch::{Arch, BoundaryError, GuestAddr, InsnSlot, NoSuchSymbol, Pagin
 use qkprobe_lang::{NamedAddr, PlaceError, SymbolLookup, SymbolNames, Target};
 use qkprobe_symbols::{KernelImage, Lookup, Symbol, before_function};
 
+use crate::hint;
+
 /// Kernel errno values that refusals carry.
 const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
@@ -212,7 +214,7 @@ impl Target for ImageTarget<'_> {
             };
             return Some(what);
         }
-        symbols.similar(name).first().map(|near| format!("did you mean {near}?"))
+        Some(hint::hint(name, symbols, self.arch))
     }
 }
 

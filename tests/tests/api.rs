@@ -182,7 +182,7 @@ fn refusals_have_the_kernels_errno() {
         let found: Vec<_> = expected.iter().map(|(key, _)| (*key, errno(key))).collect();
         let expected: Vec<_> = expected.iter().map(|(key, errno)| (*key, (*errno).to_owned())).collect();
         assert_eq!(found, expected, "{qemu}\n{}", boot.stderr);
-        assert!(said(&boot, "unknown").contains("did you mean vfs_read?"), "{}", boot.stderr);
+        assert!(said(&boot, "unknown").contains("did you mean vfs_read"), "{}", boot.stderr);
         let (state, flow) = (said(&boot, "state"), said(&boot, "flow"));
         match qemu {
             Qemu::V11_1 => assert_eq!((state, flow), ("ok", "ok"), "{}", boot.stderr),

@@ -202,7 +202,7 @@ fn one_mistake_among_two_hundred_arguments() {
     let mut args: Vec<&OsStr> = probes.iter().map(OsStr::new).collect();
     args[150] = OsStr::new("probe=p:e150 vfs_raed");
     let command = qemu(Qemu::V11_1, "qemu-system-x86_64", &["-M", "pc", "-accel", "tcg"], &args);
-    run(command, folder.path()).assert_refused("200", &["error: probe=p:e150 vfs_raed", "did you mean vfs_read?"]);
+    run(command, folder.path()).assert_refused("200", &["error: probe=p:e150 vfs_raed", "did you mean vfs_read"]);
 }
 
 /// What QEMU 10.0 cannot do, with the version that can.

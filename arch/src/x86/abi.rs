@@ -108,6 +108,10 @@ impl Arch for X86 {
         if self.is_64() { "x86_64" } else { "i386" }
     }
 
+    fn syscall_prefix(&self) -> &'static str {
+        if self.is_64() { "__x64_sys_" } else { "__ia32_sys_" }
+    }
+
     fn word_bytes(&self) -> usize {
         usize::from(self.mode.word_bytes())
     }

@@ -74,6 +74,9 @@ impl Parsed {
     }
 }
 
+/// Where a value should stand there is nothing: `+0():ustring`, `a=`.
+pub(super) const TAKEN_BY_SHELL: &str = "nothing is here: in double quotes the shell takes $arg1 for a variable of its own, so put the definition in single quotes";
+
 const MEMORY: Deref = Deref { offset: 0, space: Space::Kernel };
 
 /// Parses `text`. `offset` is its column within the argument's word and moves as the kernel's does: after a
@@ -99,6 +102,7 @@ pub(super) fn parse(context: &Context<'_>, text: &str, offset: &mut usize, slot:
                 format!("'{text}' needs the kernel's types (BTF), which are not available yet: use $argN or %REG");
             Err(context.error(at, diag::NOSUP_BTFARG).with_help(help))
         }
+        None => Err(context.error(at, diag::BAD_FETCH_ARG).with_help(TAKEN_BY_SHELL)),
         _ => Err(context.error(at, diag::BAD_FETCH_ARG)),
     }
 }

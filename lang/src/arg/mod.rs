@@ -109,7 +109,7 @@ pub(crate) fn parse(
         return Err(context.error(offset, diag::ARG_TOO_LONG));
     }
     if body.is_empty() {
-        return Err(context.error(offset, diag::NO_ARG_BODY));
+        return Err(context.error(offset, diag::NO_ARG_BODY).with_help(fetch::TAKEN_BY_SHELL));
     }
     let (fetch, type_name) = match body.split_once(':') {
         Some((fetch, rest)) => (fetch, Some(rest)),

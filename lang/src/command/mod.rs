@@ -106,8 +106,33 @@ pub fn parse(line: &str, target: &dyn Target, existing: &Events) -> Result<Comma
     match first.bytes().next() {
         Some(b'-') => events::parse_delete(&words, existing).map(Command::Delete),
         Some(letter @ (b'p' | b'r')) => definition(&words, letter == b'r', target, existing).map(Command::Add),
-        _ => Err(Diagnostic::unlogged("Unknown kind of probe", diag::EINVAL, &words)
-            .with_help("a line begins with p (probe), r (return probe), -: (delete) or #")),
+        _ => Err(Diagnostic::unlogged("Unknown kind of probe", diag::EINVAL, &words).with_help(
+            foreign(first, words.get(1))
+                .unwrap_or_else(|| "a line begins with p (probe), r (return probe), -: (delete) or #".to_owned()),
+        )),
+    }
+}
+
+/// How a definition of another tool, or of another of the kernel's, is written here.
+fn foreign(head: &str, place: Option<&&str>) -> Option<String> {
+    let (kind, rest) = head.split_once(':').unwrap_or((head, ""));
+    // `KIND:FUNCTION` of bpftrace.
+    let own = |letter: &str, tool: &str| {
+        let function = if rest.is_empty() { "FUNCTION" } else { rest };
+        Some(format!("{tool}'s {kind}:{function} is written {letter} {function}"))
+    };
+    match kind {
+        "kprobe" | "fentry" | "kfunc" => own("p", "bpftrace"),
+        "kretprobe" | "fexit" | "kretfunc" => own("r", "bpftrace"),
+        // `f[:EVENT] SYM[%return]`, a function probe of the kernel's `dynamic_events`.
+        kind if kind.strip_prefix('f').is_some_and(|max| max.bytes().all(|byte| byte.is_ascii_digit())) => {
+            let place = place?;
+            let function = place.strip_suffix("%return").unwrap_or(place);
+            let letter = if function == *place { "p" } else { "r" };
+            let event = if rest.is_empty() { String::new() } else { format!(":{rest}") };
+            Some(format!("a function probe (f) is written {letter}{event} {function}"))
+        }
+        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! TOML files: settings, and `[[probe]]` tables.
+//! Files of probes: TOML with settings and `[[probe]]` tables, or a definition on each line.
 //!
 //! ```toml
 //! kernel = "vmlinux"            # or a list; relative paths are relative to this file
@@ -155,11 +155,15 @@ struct Reader<'a> {
 }
 
 impl Config {
-    /// Parses `text`, the content of the file `name`. Paths in it are taken relative to that file.
+    /// Parses `text`, the content of the file `name`: TOML, whose paths are taken relative to that file, or a list of definitions, one
+    /// a line. What is not called `.toml` may be either; its first line tells.
     ///
     /// # Errors
     /// Bad TOML, an unknown key, a wrong type or value: with line, column and the line itself.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
+        if !name.ends_with(".toml") && is_list(text) {
+            return Ok(Self { probes: list(name, text)?, ..Self::default() });
+        }
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
         let reader = Reader { name, text, line_starts };
@@ -191,6 +195,37 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// Lines that say something, with their numbers from 1.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().zip(1..).map(|(line, number)| (number, line.trim()));
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Whether the first line is neither a table's header nor `KEY = VALUE`.
+fn is_list(text: &str) -> bool {
+    let is_key = |key: &str| {
+        let key = key.trim();
+        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\''))
+    };
+    let is_toml = |line: &str| line.starts_with('[') || line.split_once('=').is_some_and(|(key, _)| is_key(key));
+    lines(text).next().is_some_and(|(_, line)| !is_toml(line))
+}
+
+/// The probes of a list of definitions.
+fn list(name: &str, text: &str) -> Result<Vec<ProbeConfig>, ConfigError> {
+    let probe = |(number, line): (usize, &str)| {
+        ProbeConfig::from_line(line, format!("{name}:{number}")).map_err(|error| ConfigError {
+            file: name.to_owned(),
+            line: number,
+            column: error.column.unwrap_or(0) + 1,
+            message: error.text.into_owned(),
+            source_line: line.to_owned(),
+            help: error.help,
+        })
+    };
+    lines(text).map(probe).collect()
 }
 
 impl Reader<'_> {

@@ -210,7 +210,12 @@ impl<'a> Parser<'a> {
         }
         self.skip_blanks();
         let Some((op_text, op)) = OPS.iter().find(|(text, _)| self.rest().starts_with(text)) else {
-            return Err(self.term_error(self.at, "Invalid operator"));
+            let error = self.term_error(self.at, "Invalid operator");
+            return Err(match self.rest().as_bytes() {
+                [b'=', b'~', ..] => error.help("a pattern is compared by ~: FIELD ~ \"/etc/*\""),
+                [b'=', ..] => error.help("equality is written =="),
+                _ => error.help(format!("operators are: {}", OPS.map(|(text, _)| text).join(" "))),
+            });
         };
         self.at += op_text.len();
         self.skip_blanks();

@@ -117,3 +117,28 @@ fn brackets_of_any_depth_are_refused() {
     let error = Config::parse("a.toml", &format!("kernel = {}", "[".repeat(100_000))).expect_err("no value");
     assert_eq!((error.line, error.column > 1), (1, true), "{error}");
 }
+
+/// A list of `kprobe_events` lines is a file of probes too.
+#[test]
+fn lists() {
+    let text = "# what is read\n\n  p:open do_sys_openat2 file=+0($arg2):ustring if file == \"/x\"\nr vfs_read $retval do count\n-:open\n";
+    let config = Config::parse("vfs.list", text).expect("a list");
+    let defs: Vec<_> = config.probes.iter().map(|probe| (probe.def.as_str(), probe.origin.as_str())).collect();
+    assert_eq!(
+        defs,
+        [
+            ("p:open do_sys_openat2 file=+0($arg2):ustring", "vfs.list:3"),
+            ("r vfs_read $retval", "vfs.list:4"),
+            ("-:open", "vfs.list:5")
+        ]
+    );
+    assert_eq!(config.probes[0].filter.as_deref(), Some("file == \"/x\""));
+    assert_eq!(config.probes[1].action, Action::Count);
+    let error = Config::parse("vfs.list", "p f\np g do skpi\n").expect_err("no such option").to_string();
+    assert!(error.starts_with("vfs.list:2:8: No such option: 'skpi'"), "{error}");
+    // The name decides, then the first line.
+    assert!(Config::parse("a.toml", "p f\n").is_err());
+    assert_eq!(Config::parse("probes.conf", "# x\nformat = \"json\"\n").expect("TOML").format, Some(Format::Json));
+    assert_eq!(Config::parse("probes.conf", "[[probe]]\ndef = 'p f'\n").expect("TOML").probes.len(), 1);
+    assert_eq!(Config::parse("probes.conf", "").expect("nothing").probes.len(), 0);
+}

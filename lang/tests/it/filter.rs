@@ -256,3 +256,17 @@ fn return_probes() {
         assert_eq!(Filter::compile(bad, &definition, &FakeKernel).expect_err(bad).text, "Field not found");
     }
 }
+
+#[test]
+fn operators_of_other_languages_have_a_hint() {
+    let definition = define("p vfs_read file=+0(%di):string n=%si");
+    for (filter, help) in [
+        ("file = \"/x\"", "equality is written =="),
+        ("n = 3", "equality is written =="),
+        ("file =~ \"/x\"", "a pattern is compared by ~: FIELD ~ \"/etc/*\""),
+        ("n is 3", "operators are: ~ != == <= < >= > &"),
+    ] {
+        let error = Filter::compile(filter, &definition).expect_err(filter);
+        assert_eq!((error.text.as_ref(), error.help.as_deref()), ("Invalid operator", Some(help)), "{filter}");
+    }
+}

@@ -272,3 +272,23 @@ fn what_a_definition_says() {
     assert_eq!(define("p foo.isra.0").event, "p_foo_isra_0_0");
     assert_eq!(define("p 0xffffffff81445489").to_string(), "p:kprobes/p_0xffffffff81445489 0xffffffff81445489");
 }
+
+/// What users bring along from elsewhere, and what the shell left of it, comes with the way to write it here.
+#[test]
+fn natural_mistakes_have_a_hint() {
+    for (line, help) in [
+        ("p vfs_read +0():ustring", "in double quotes the shell takes $arg1 for a variable of its own"),
+        ("p vfs_read a=", "in double quotes the shell takes $arg1 for a variable of its own"),
+        ("p vfs_read a=+8(+0()):u32", "in double quotes the shell takes $arg1 for a variable of its own"),
+        ("kprobe:vfs_read", "bpftrace's kprobe:vfs_read is written p vfs_read"),
+        ("kretprobe:vfs_read", "bpftrace's kretprobe:vfs_read is written r vfs_read"),
+        ("fentry:vfs_read", "bpftrace's fentry:vfs_read is written p vfs_read"),
+        ("f:x vfs_read", "a function probe (f) is written p:x vfs_read"),
+        ("f vfs_read%return $retval", "a function probe (f) is written r vfs_read"),
+        ("f8:g/x vfs_read%return", "a function probe (f) is written r:g/x vfs_read"),
+        ("tracepoint:sched", "a line begins with p (probe), r (return probe), -: (delete) or #"),
+    ] {
+        let error = parse(line, &FakeKernel, &Events::new()).expect_err(line);
+        assert!(error.help.as_deref().is_some_and(|found| found.contains(help)), "{line}: {error}");
+    }
+}

@@ -29,8 +29,8 @@ const FORMS: &str = "give a vmlinux, a vmlinuz, a System.map or a copy of /proc/
 
 pub(crate) const MISTAKES: &[Mistake] = &[
     // Definitions.
-    bad(&["probe=p:x vfs_raed"], &["probe=p:x vfs_raed", "Invalid probed address or symbol", "did you mean vfs_read?"]),
-    bad(&["count=p:x vfs_raed"], &["count=p:x vfs_raed", "Invalid probed address or symbol", "did you mean vfs_read?"]),
+    bad(&["probe=p:x vfs_raed"], &["probe=p:x vfs_raed", "Invalid probed address or symbol", "did you mean vfs_read"]),
+    bad(&["count=p:x vfs_raed"], &["count=p:x vfs_raed", "Invalid probed address or symbol", "did you mean vfs_read"]),
     bad(&["probe=p:x vfs_read+1"], &["not an instruction boundary", "inside the instruction at 0x", "(5 bytes)"]),
     bad(&["probe=p:x 0xffffffff81000001"], &["not an instruction boundary", "at 0xffffffff81000000 (7 bytes)"]),
     bad(&["probe=p:x linux_banner"], &["Failed to register", "help: linux_banner is data, not code"]),
@@ -69,7 +69,7 @@ pub(crate) const MISTAKES: &[Mistake] = &[
     bad(&["probe=p:x vfs_read a=%ax:u8[65]"], &["Array number is too big", "help: at most 64 elements"]),
     bad(&["probe=p:x vfs_read a=%ax a=%bx"], &["This argument name is already used", "^"]),
     bad(&["probe=p:x vfs_read file"], &["BTF is not available", "use $argN or %REG"]),
-    bad(&["config=good.toml", "probe=p:x vfs_raed"], &["probe=p:x vfs_raed", "did you mean vfs_read?"]),
+    bad(&["config=good.toml", "probe=p:x vfs_raed"], &["probe=p:x vfs_raed", "did you mean vfs_read"]),
     bad(&["config=huge.toml"], &["huge.toml:2", "The line is too long", "help: at most 4094 bytes"]),
     bad(&["config=long.toml"], &["long.toml:2", "The line is too long", "help: at most 4094 bytes"]),
     // Filters.
@@ -198,7 +198,7 @@ pub(crate) const MISTAKES: &[Mistake] = &[
     bad(&["config=effect-key.toml"], &["effect-key.toml:3:1: unknown key 'overrride'", "^", "did you mean override?"]),
     bad(&["config=range.toml"], &["range.toml:3:15: 'probability' must be 0 to 100, not 101", "it is in percent"]),
     bad(&["config=exclude.toml"], &["exclude.toml:4:8: 'quit' and 'stop' exclude each other", "stop = true", "^"]),
-    bad(&["config=definition.toml"], &["definition.toml:3", "Invalid probed address", "did you mean vfs_read?"]),
+    bad(&["config=definition.toml"], &["definition.toml:3", "Invalid probed address", "did you mean vfs_read"]),
     // Kernels.
     bad(&["kernel=none"], &["kernel=none: ", "cannot be read: No such file or directory"]),
     bad(&["kernel=."], &["kernel=.: ", "is a directory; give the file in it: vmlinux, vmlinuz, System.map"]),
