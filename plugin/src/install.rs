@@ -108,31 +108,15 @@ fn load_image(settings: &Settings, command_line: &[String]) -> Result<Option<Ker
     let mut files: Vec<PathBuf> = settings.kernels.clone();
     let given = !files.is_empty();
     files.extend(args::kernel_of_command_line(command_line).filter(|_| !given));
-    let mut image: Option<KernelImage> = None;
-    for file in &files {
-        let hint = if given { "" } else { "\n(the file behind QEMU's -kernel; name another with kernel=FILE)" };
-        let next =
-            KernelImage::load(file).map_err(|error| format!("kernel={}: {}{hint}", file.display(), error.kind))?;
-        match &mut image {
-            None => image = Some(next),
-            Some(image) => add_symbols(image, next).map_err(|error| format!("kernel={}: {error}", file.display()))?,
-        }
-    }
+    let hint = if given { "" } else { "\n(the file after QEMU's -kernel; name another with kernel=FILE)" };
+    let image = files.split_first().map(|(first, more)| KernelImage::load_all(first, more)).transpose();
+    let image = image.map_err(|error| format!("kernel={}: {}{hint}", error.file, error.kind))?;
     if image.is_none() && !settings.probes.is_empty() {
         return Err("no kernel: name the guest's kernel with kernel=FILE (vmlinux, bzImage, System.map or a copy of \
                     /proc/kallsyms); only with QEMU's -kernel it is found by itself"
             .into());
     }
     Ok(image)
-}
-
-/// A second file: its symbols, and its text when the first had none.
-fn add_symbols(image: &mut KernelImage, next: KernelImage) -> Result<(), String> {
-    if image.segments.is_empty() {
-        let symbols = std::mem::replace(image, next).symbols;
-        return image.symbols.merge(&symbols).map_err(|error| error.to_string());
-    }
-    image.symbols.merge(&next.symbols).map_err(|error| error.to_string())
 }
 
 /// The ISA that the kernel is for, when this QEMU runs it.

@@ -79,6 +79,8 @@ pub struct KernelImage {
     pub(crate) text_sections: Vec<(u64, u64)>,
     /// Where the kernel patches its text when it boots.
     pub(crate) patch_sites: PatchSites,
+    /// Why it has no symbols: another file may have them, see [`KernelImage::load_all`].
+    pub(crate) unnamed: Option<ErrorKind>,
 }
 
 impl KernelImage {
@@ -87,11 +89,7 @@ impl KernelImage {
     /// # Errors
     /// The file cannot be read, is no kernel image, is corrupt, or has no symbols. The text says what to give instead.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        match read_file(path) {
-            Ok(bytes) => Self::parse(&name, bytes),
-            Err(kind) => Err(Error { file: name, kind }),
-        }
+        Self::load_all(path, &[])
     }
 
     /// The same from memory; `name` is for messages.
@@ -99,7 +97,7 @@ impl KernelImage {
     /// # Errors
     /// As [`KernelImage::load`].
     pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Self, Error> {
-        read(bytes).map_err(|kind| Error { file: name.to_owned(), kind })
+        read(bytes).and_then(Self::named).map_err(|kind| Error { file: name.to_owned(), kind })
     }
 
     /// An image that comes from elsewhere than a file: its symbols and its memory.
@@ -119,6 +117,7 @@ impl KernelImage {
             byte_order: None,
             text_sections: Vec::new(),
             patch_sites: PatchSites::default(),
+            unnamed: None,
         }
     }
 
@@ -142,6 +141,11 @@ pub(crate) fn bytes_at(segments: &[Segment], addr: GuestAddr, len: usize) -> Opt
         let offset = usize::try_from(addr.0.checked_sub(segment.addr.0)?).ok()?;
         segment.bytes.get(offset..offset.checked_add(len)?)
     })
+}
+
+/// One file, which may lack symbols.
+pub(crate) fn load(path: &Path) -> Result<KernelImage, ErrorKind> {
+    read(read_file(path)?)
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, ErrorKind> {
@@ -183,6 +187,7 @@ fn read(mut bytes: Vec<u8>) -> Result<KernelImage, ErrorKind> {
                 byte_order: None,
                 text_sections: Vec::new(),
                 patch_sites: PatchSites::default(),
+                unnamed: None,
             });
         }
         match Method::of(&bytes) {
@@ -203,8 +208,12 @@ fn read(mut bytes: Vec<u8>) -> Result<KernelImage, ErrorKind> {
 
 fn read_elf(bytes: &[u8]) -> Result<KernelImage, ErrorKind> {
     let mut elf = elf::parse(bytes)?;
+    let mut unnamed = None;
     if elf.symbols.is_empty() {
-        kallsyms::read(&elf.segments, elf.order, elf.word_bytes, &mut elf.symbols)?;
+        match kallsyms::read(&elf.segments, elf.order, elf.word_bytes, &mut elf.symbols) {
+            Err(kind @ ErrorKind::NoSymbols(_)) => unnamed = Some(kind),
+            done => done?,
+        }
     }
     let mut symbols = elf.symbols.finish();
     // x86_64 before 6.15 links the first copy of its per-CPU variables to 0: nothing of the kernel is there.
@@ -222,6 +231,7 @@ fn read_elf(bytes: &[u8]) -> Result<KernelImage, ErrorKind> {
         byte_order: Some(elf.order),
         text_sections: elf.text,
         patch_sites: PatchSites::default(),
+        unnamed,
     })
 }
 

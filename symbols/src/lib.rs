@@ -24,6 +24,7 @@ mod kallsyms;
 mod map;
 mod naming;
 mod patch_sites;
+mod several;
 mod similar;
 mod table;
 #[cfg(test)]
