@@ -11,16 +11,17 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use qkprobe_harness::{control::Control, find, units};
 
 pub(crate) use test::Test;
+use crate::help;
 
 /// Kprobes for guest kernels, from outside
 ///
-/// Boots a kernel in QEMU with probes in it, adds and removes probes while it runs, and makes boots tests with verdicts.
+/// Boots a kernel in QEMU with probes in it, adds and removes probes while it runs, and runs boot tests that end in a verdict.
 /// Nothing of the guest is changed: no kprobes, no module, no debug build.
 #[derive(Debug, Parser)]
-#[command(name = "qkprobe", version, propagate_version = true, after_help = TOP, max_term_width = 110)]
+#[command(name = "qkprobe", version, propagate_version = true, after_help = help::TOP, max_term_width = 110)]
 pub(crate) struct Cli {
-    /// When to use colour
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    /// When to use color: auto (on a terminal, unless NO_COLOR is set), always, never
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: Color,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -28,7 +29,6 @@ pub(crate) struct Cli {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
-    /// On a terminal, unless NO_COLOR is set
     Auto,
     Always,
     Never,
@@ -37,114 +37,54 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Boot a kernel with probes and watch it
-    #[command(after_help = RUN)]
+    #[command(after_help = help::RUN)]
     Run(Run),
     /// Boot kernels as tests say, and judge what they did
     #[command(after_help = test::HELP)]
     Test(Test),
     /// Add probes to a running guest
-    #[command(after_help = ADD)]
+    #[command(after_help = help::ADD)]
     Add(Add),
     /// Remove probes from a running guest
-    #[command(visible_alias = "delete", after_help = DEL)]
+    #[command(visible_alias = "delete", after_help = help::DEL)]
     Del(Select),
-    /// Let probes of a running guest hit again
-    #[command(after_help = ENABLE)]
+    /// Enable probes of a running guest
+    #[command(after_help = help::ENABLE)]
     Enable(Select),
-    /// Let probes of a running guest rest
-    #[command(after_help = DISABLE)]
+    /// Disable probes of a running guest, and keep them
+    #[command(after_help = help::DISABLE)]
     Disable(Select),
     /// List the probes of a running guest
-    #[command(after_help = LIST)]
+    #[command(after_help = help::LIST)]
     List(Show),
     /// Show what the probes of a running guest have counted
-    #[command(after_help = STAT)]
+    #[command(after_help = help::STAT)]
     Stat(Stat),
     /// Show events of a running guest as they happen
-    #[command(after_help = WATCH)]
+    #[command(after_help = help::WATCH)]
     Watch(Watch),
     /// Release vCPUs that a stop probe holds
-    #[command(after_help = CONTINUE)]
+    #[command(after_help = help::CONTINUE)]
     Continue(Continue),
     /// End a running guest's QEMU after its last record
-    #[command(after_help = QUIT)]
+    #[command(after_help = help::QUIT)]
     Quit(Quit),
     /// List the symbols of a kernel image
-    #[command(after_help = SYMBOLS)]
+    #[command(after_help = help::SYMBOLS)]
     Symbols(Symbols),
     /// Check definitions against a kernel image without booting it
-    #[command(after_help = CHECK)]
+    #[command(after_help = help::CHECK)]
     Check(Check),
     /// Say which QEMUs are here, what works with each, and why not
-    #[command(after_help = DOCTOR)]
+    #[command(after_help = help::DOCTOR)]
     Doctor(Doctor),
     /// Print the script that makes a shell complete qkprobe's arguments
-    #[command(after_help = COMPLETIONS)]
+    #[command(after_help = help::COMPLETIONS)]
     Completions(Completions),
     /// Write the man pages
-    #[command(after_help = MAN)]
+    #[command(after_help = help::MAN)]
     Man(Man),
 }
-
-const TOP: &str = "\
-Examples:
-  qkprobe run --kernel vmlinuz --initrd initrd.img 'p:open do_sys_openat2 file=+0($arg2):ustring'
-  qkprobe doctor
-
-Exit status: 0 done, 1 it could not be done, 2 the command line is wrong; `run` and `test` have more, see their --help.";
-const RUN: &str = "\
-Examples:
-  qkprobe run --kernel vmlinuz --initrd initrd.img 'p:open do_sys_openat2 file=+0($arg2):ustring'
-  qkprobe run --kernel vmlinuz --initrd initrd.img --until 'open:hits>=3' 'p:open do_sys_openat2'
-  qkprobe run --kernel vmlinuz --initrd initrd.img --for 3s -c probes.toml --console console.txt -- -rtc base=utc
-
-Trace lines go to standard output, the guest's console (with `guest |` in front) and everything else to standard error.
-
-Exit status:
-  0        the guest turned its power off, or --for or --until was reached
-  1        the guest could not be started; 2: the command line is wrong
-  10       the guest rebooted (a kernel that panics does)
-  11       QEMU was killed
-  12       the guest ended before --until was reached
-  130, 143 ended by Ctrl-C, by SIGTERM
-  other    QEMU's own: what a probe's quit=N says";
-const ADD: &str = "\
-Examples:
-  qkprobe add 'p:faults exc_page_fault do count'
-  qkprobe add --guest control.sock 'p:read vfs_read count=$arg3' 'r:slow vfs_read ns=$latency if ns > 1000000'";
-const DEL: &str = "\
-Examples:
-  qkprobe del faults
-  qkprobe del 'kprobes/'        all of the group kprobes";
-const ENABLE: &str = "Example:\n  qkprobe enable read";
-const DISABLE: &str = "Example:\n  qkprobe disable read";
-const LIST: &str = "Example:\n  qkprobe list";
-const STAT: &str = "\
-Examples:
-  qkprobe stat
-  qkprobe stat --every 500ms --times 2";
-const WATCH: &str = "\
-Examples:
-  qkprobe watch --lines 1 read
-  qkprobe watch --json --lines 1";
-const CONTINUE: &str = "\
-Example:
-  qkprobe continue";
-const QUIT: &str = "Example:\n  qkprobe quit";
-const SYMBOLS: &str = "\
-Examples:
-  qkprobe symbols vmlinuz 'do_sys_open*'
-  qkprobe symbols --functions --json vmlinuz vfs_read";
-const CHECK: &str = "\
-Examples:
-  qkprobe check probes.toml --kernel vmlinuz
-  qkprobe check --kernel vmlinuz --def 'p:open do_sys_openat2 file=+0($arg2):ustring'";
-const DOCTOR: &str = "Example:\n  qkprobe doctor";
-const COMPLETIONS: &str = "\
-Examples:
-  qkprobe completions bash          source it, or put it where bash-completion looks
-  qkprobe completions zsh";
-const MAN: &str = "Example:\n  qkprobe man man1";
 
 /// What is booted, and in what.
 #[derive(Debug, Args)]
@@ -152,6 +92,9 @@ pub(crate) struct BootArgs {
     /// The kernel: vmlinuz or vmlinux
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kernel: Option<PathBuf>,
+    /// More symbols: System.map, a copy of /proc/kallsyms with modules, the vmlinux of the same build; any number
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) symbols: Vec<PathBuf>,
     /// The initial RAM disk
     #[arg(long, short = 'i', value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) initrd: Option<PathBuf>,
@@ -164,11 +107,11 @@ pub(crate) struct BootArgs {
     /// More of the kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) append: Option<String>,
-    /// Number of vCPUs
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
+    /// Number of vCPUs [default: 1]
+    #[arg(long, visible_alias = "cpus", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
     pub(crate) smp: Option<u32>,
-    /// Memory in MB
-    #[arg(long, short, value_name = "MB", value_parser = clap::value_parser!(u32).range(16..))]
+    /// Memory: 1G, 512M, or a number of MB [default: 512M; ppc: 256M]
+    #[arg(long, short, value_name = "SIZE", value_parser = units::megabytes)]
     pub(crate) memory: Option<u32>,
     /// QEMU: a program, a folder with its programs, or a version of one that is found (11.1)
     #[arg(long, value_name = "QEMU", value_hint = ValueHint::AnyPath)]
@@ -176,7 +119,7 @@ pub(crate) struct BootArgs {
     /// The plugin, instead of the one beside this program, in ../lib/qkprobe/, or in QKPROBE_PLUGIN
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) plugin: Option<PathBuf>,
-    /// QEMU's seed: with the same one the kernel lies at the same place
+    /// QEMU's seed and that of dice (in `test`); KASLR differs all the same: --append nokaslr
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 }
@@ -188,12 +131,9 @@ pub(crate) struct Run {
     /// Probes: p[:[GRP/]EVENT] PLACE [ARG...] [if FILTER] [do OPTION...], or r... for a return
     #[arg(value_name = "DEFINITION")]
     pub(crate) definitions: Vec<String>,
-    /// Probes and settings from a TOML file; any number
+    /// Probes and settings from a TOML file, or a list with a definition on each line; any number
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Vec<PathBuf>,
-    /// More symbols: System.map, or a copy of /proc/kallsyms with modules; any number
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) symbols: Vec<PathBuf>,
     /// Write the guest's console to a file, byte for byte, instead of showing it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) console: Option<PathBuf>,
@@ -259,6 +199,20 @@ impl Until {
         }
         Ok(Self { group, event: event.to_owned(), hits: hits.saturating_add(more) })
     }
+
+    /// Whether it is about this event.
+    pub(crate) fn means(&self, group: &str, event: &str) -> bool {
+        self.event == event && self.group.as_deref().is_none_or(|wanted| wanted == group)
+    }
+}
+
+impl std::fmt::Display for Until {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "{group}/{}", self.event),
+            None => f.write_str(&self.event),
+        }
+    }
 }
 
 /// Which guest.
@@ -300,10 +254,10 @@ pub(crate) struct Show {
 pub(crate) struct Stat {
     #[command(flatten)]
     pub(crate) show: Show,
-    /// Again and again, with hits per second
+    /// Print the table at this interval, with hits per second
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) every: Option<Duration>,
-    /// So many times
+    /// Print it N times, then end
     #[arg(long, value_name = "N", requires = "every")]
     pub(crate) times: Option<u64>,
 }
@@ -365,6 +319,9 @@ pub(crate) struct Check {
     /// The kernel image; a file of a boot test may name its own
     #[arg(long, short, value_name = "IMAGE", value_hint = ValueHint::FilePath)]
     pub(crate) kernel: Option<PathBuf>,
+    /// More symbols: System.map, a copy of /proc/kallsyms with modules, the vmlinux of the same build; any number
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) symbols: Vec<PathBuf>,
     /// A definition; any number
     #[arg(long, value_name = "DEFINITION", action = ArgAction::Append)]
     pub(crate) def: Vec<String>,

@@ -14,8 +14,6 @@ use crate::folder::Folder;
 use crate::guest::Guest;
 use crate::running::Running;
 
-/// The group of this crate's own probes.
-pub const WATCH_GROUP: &str = "qkprobe_watch";
 /// How records are written to the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceFormat {
@@ -38,6 +36,7 @@ pub enum Threads {
 #[derive(Clone, Debug)]
 pub struct Boot {
     pub(crate) kernel: PathBuf,
+    pub(crate) symbols: Vec<PathBuf>,
     pub(crate) image: Option<Arc<KernelImage>>,
     pub(crate) arch: Option<&'static GuestArch>,
     pub(crate) qemu: Option<PathBuf>,
@@ -53,6 +52,7 @@ pub struct Boot {
     pub(crate) code_cache_mb: Option<u32>,
     pub(crate) one_insn_per_block: bool,
     pub(crate) second_serials: Vec<String>,
+    pub(crate) name: Option<String>,
     pub(crate) seed: Option<u64>,
     pub(crate) loads_plugin: bool,
     pub(crate) plugin_args: Vec<String>,
@@ -69,6 +69,7 @@ impl Boot {
     pub fn new(kernel: impl Into<PathBuf>) -> Self {
         Self {
             kernel: kernel.into(),
+            symbols: Vec::new(),
             image: None,
             arch: None,
             qemu: None,
@@ -83,6 +84,7 @@ impl Boot {
             code_cache_mb: None,
             one_insn_per_block: false,
             second_serials: Vec::new(),
+            name: None,
             seed: None,
             loads_plugin: false,
             plugin_args: Vec::new(),
@@ -102,6 +104,15 @@ impl Boot {
         self
     }
 
+    /// More symbols of the kernel than its image has, or all of them: a System.map, a copy of /proc/kallsyms with modules, the
+    /// vmlinux of the same build. Any number.
+    #[must_use]
+    pub fn symbols(mut self, file: impl Into<PathBuf>) -> Self {
+        self.symbols.push(file.into());
+        self.image = None;
+        self
+    }
+
     /// The architecture, where the image does not say it.
     #[must_use]
     pub fn arch(mut self, arch: &'static GuestArch) -> Self {
@@ -109,7 +120,7 @@ impl Boot {
         self
     }
 
-    /// The image as read before, so that it is not read again.
+    /// The image as read before, with the symbols that belong to it, so that it is not read again.
     #[must_use]
     pub fn image(mut self, image: Arc<KernelImage>) -> Self {
         self.image = Some(image);
@@ -218,7 +229,15 @@ impl Boot {
         self
     }
 
-    /// QEMU's seed: where the kernel is placed, and what the guest's random number instructions give.
+    /// A name for the guest, by which it is found among others.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// QEMU's seed: what its random numbers are, those of the guest's instructions among them. Where the kernel is placed depends
+    /// on the time as well, and differs all the same.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -247,7 +266,7 @@ impl Boot {
         self
     }
 
-    /// Adds probes of this crate's own on the kernel's start and its panic path; see [`WATCH_GROUP`].
+    /// Adds probes of this crate's own on the kernel's start and its panic path; what they see is in [`Guest::watched`].
     #[must_use]
     pub fn watch(mut self) -> Self {
         self.loads_plugin = true;
@@ -309,14 +328,15 @@ impl Boot {
         };
         let folder = Folder::large().map_err(Error::io(std::env::temp_dir()))?;
         let command = self.command(image.as_deref(), arch, folder.path(), Way::Alone)?;
-        Running::start(command, folder, arch.last_words, None)
+        let summary = self.summary_file(folder.path());
+        Running::start(command, folder, summary, arch.last_words, None)
     }
 
     /// The image, read now if it was not given.
     pub(crate) fn load_image(&self) -> Result<Arc<KernelImage>, Error> {
         match &self.image {
             Some(image) => Ok(Arc::clone(image)),
-            None => Ok(Arc::new(KernelImage::load(&self.kernel)?)),
+            None => Ok(Arc::new(KernelImage::load_all(&self.kernel, &self.symbols)?)),
         }
     }
 
@@ -344,6 +364,15 @@ impl Boot {
     #[must_use]
     pub fn control_path(&self, guest: &Guest) -> PathBuf {
         self.control_socket(guest.folder())
+    }
+
+    /// Where the summary is: in the guest's folder, or where a `summary=` among the plugin's arguments puts it.
+    pub(crate) fn summary_file(&self, folder: &Path) -> PathBuf {
+        let given = self.plugin_args.iter().rev().find_map(|arg| arg.strip_prefix("summary="));
+        match given {
+            Some(file) if !self.works_in_folder => std::path::absolute(file).unwrap_or_else(|_| file.into()),
+            file => folder.join(file.unwrap_or(SUMMARY)),
+        }
     }
 
     pub(crate) fn control_socket(&self, folder: &Path) -> PathBuf {

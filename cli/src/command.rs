@@ -5,24 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use qkprobe_symbols::{KernelImage, Lookup};
+use qkprobe_symbols::KernelImage;
 
 use crate::arch::GuestArch;
-use crate::boot::{Boot, MONITOR, SUMMARY, TRACE, Threads, TraceFormat, WATCH_GROUP};
+use crate::boot::{Boot, MONITOR, TRACE, Threads, TraceFormat};
 use crate::error::Error;
 use crate::initramfs::Initramfs;
-use crate::{plugin, qemu};
-
-/// This crate's own probes: the event, and the kernel's functions, of which an image has some.
-const WATCHED: [(&str, &[&str]); 4] = [
-    ("start", &["start_kernel"]),
-    ("panic", &["panic", "vpanic", "nmi_panic"]),
-    ("oops", &["oops_enter"]),
-    // sparc64 has neither of the former.
-    ("die", &["die", "__die", "die_if_kernel"]),
-];
-/// The first argument of `panic`, a format.
-const PANIC_FORMAT: &str = "format=+0($arg1):string";
+use crate::{plugin, qemu, watched};
 
 /// What QEMU is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +39,7 @@ impl Boot {
         if let Some(cpu) = arch.cpu.filter(|_| !has("cpu")) {
             command.args(["-cpu", cpu]);
         }
-        if !has("accel") {
+        if !self.names_accelerator() {
             command.args(["-accel", &self.accelerator(arch)]);
         }
         let cpus = self.cpus.clamp(1, arch.max_cpus);
@@ -64,6 +53,9 @@ impl Boot {
         if way == Way::Guest {
             let monitor = format!("unix:{},server=on,wait=off", doubled(&folder.join(MONITOR).display().to_string()));
             command.args(["-S", "-qmp", &monitor]);
+        }
+        if let Some(name) = &self.name {
+            command.args(["-name", &doubled(name)]);
         }
         if let Some(seed) = self.seed {
             command.args(["-seed", &seed.to_string()]);
@@ -88,10 +80,21 @@ impl Boot {
 
     /// Whether the user's own arguments say which machine; `-machine memory-backend=ram` does not.
     fn names_machine(&self) -> bool {
+        self.machine_parts().any(|part| !part.contains('=') || part.starts_with("type="))
+    }
+
+    /// Whether the user's own arguments say which accelerator. With a second one QEMU would tell of the two and not of the one that
+    /// the plugin cannot work with.
+    fn names_accelerator(&self) -> bool {
+        let is_given = |name| self.qemu_args.iter().any(|arg| is_option(arg, name));
+        is_given("accel") || is_given("enable-kvm") || self.machine_parts().any(|part| part.starts_with("accel="))
+    }
+
+    /// The parts of the user's own `-M` and `-machine`.
+    fn machine_parts(&self) -> impl Iterator<Item = &str> {
         let pairs = self.qemu_args.iter().zip(self.qemu_args.iter().skip(1));
         let values = pairs.filter(|(name, _)| is_option(name, "M") || is_option(name, "machine"));
-        let mut parts = values.filter_map(|(_, value)| value.to_str()).flat_map(|value| value.split(','));
-        parts.any(|part| !part.contains('=') || part.starts_with("type="))
+        values.filter_map(|(_, value)| value.to_str()).flat_map(|value| value.split(','))
     }
 
     /// The value of `-accel`.
@@ -154,42 +157,29 @@ impl Boot {
             (Some(TraceFormat::Json), _) | (None, Way::Guest) => Some("json".to_owned()),
             (None, Way::Alone) => None,
         };
+        let symbols =
+            self.symbols.iter().map(|file| Ok(("kernel=", shown(std::path::absolute(file).map_err(Error::io(file))?))));
+        let symbols = symbols.collect::<Result<Vec<_>, Error>>()?;
         let own = [
             ("kernel=", shown(kernel.to_owned())),
             ("out=", shown(folder.join(TRACE))),
-            ("summary=", shown(folder.join(SUMMARY))),
+            ("summary=", shown(self.summary_file(folder))),
             ("control=", control),
             ("format=", format),
         ];
-        for (key, value) in own {
+        let [first, rest @ ..] = own;
+        for (key, value) in [first].into_iter().chain(symbols).chain(rest) {
             if let Some(value) = value.filter(|_| !given(key)) {
                 text += &format!(",{key}{}", doubled(&value));
             }
         }
-        let watches = image.filter(|_| self.watch).map(watches).unwrap_or_default();
+        let watches = image.filter(|_| self.watch).map(watched::arguments).unwrap_or_default();
         for arg in self.plugin_args.iter().chain(&watches) {
             text.push(',');
             text += &doubled(arg);
         }
         Ok(text)
     }
-}
-
-/// The plugin's arguments for this crate's own probes, as far as the image has their places.
-fn watches(image: &KernelImage) -> Vec<String> {
-    let mut args = Vec::new();
-    for (event, functions) in WATCHED {
-        for function in functions {
-            let Lookup::One(symbol) = image.symbols.lookup(None, function) else { continue };
-            if !symbol.text {
-                continue;
-            }
-            // Definitions that share an event must have the same arguments.
-            let fetch = if event == "panic" { format!(" {PANIC_FORMAT}") } else { String::new() };
-            args.push(format!("probe=p:{WATCH_GROUP}/{event} {function}{fetch}"));
-        }
-    }
-    args
 }
 
 /// QEMU's way to write a comma that separates nothing.
@@ -267,19 +257,6 @@ pub(crate) mod tests {
         assert_eq!(control(Boot::new("/k").in_own_folder()).as_deref(), Some("/tmp/a,,b/own.sock"));
         let here = std::env::current_dir().expect("a folder").join("own.sock");
         assert_eq!(control(Boot::new("/k")).as_deref(), here.to_str());
-    }
-
-    #[test]
-    fn the_panic_path_of_this_kernel_is_watched() {
-        assert_eq!(
-            watches(&image(&["start_kernel", "vpanic", "oops_enter"])),
-            [
-                "probe=p:qkprobe_watch/start start_kernel",
-                "probe=p:qkprobe_watch/panic vpanic format=+0($arg1):string",
-                "probe=p:qkprobe_watch/oops oops_enter"
-            ]
-        );
-        assert!(watches(&image(&[])).is_empty());
     }
 
     #[test]

@@ -20,11 +20,13 @@ pub enum Error {
     },
     /// No QEMU.
     #[error(
-        "{program} was not found in $PATH: install it (Debian: apt install {package}), or name it with --qemu FILE"
+        "{program} was not found in $PATH{looked}: install it (Debian: apt install {package}), or name it with --qemu FILE"
     )]
     NoQemu {
         /// The program.
         program: String,
+        /// Where it was looked for besides.
+        looked: String,
         /// Debian's package.
         package: &'static str,
     },
@@ -47,7 +49,7 @@ pub enum Error {
         error: io::Error,
     },
     /// QEMU did not start, or ended before anything could be said to it.
-    #[error("QEMU ended at once ({status})\n{stderr}")]
+    #[error("QEMU ended at once ({status}){}", below(stderr))]
     Start {
         /// How.
         status: String,
@@ -92,6 +94,11 @@ pub enum Error {
         /// The console's end, on lines of its own.
         tail: String,
     },
+}
+
+/// Lines below the first, if there are any.
+fn below(lines: &str) -> String {
+    if lines.is_empty() { String::new() } else { format!("\n{lines}") }
 }
 
 impl Error {

@@ -30,7 +30,11 @@ impl Event {
     /// Reads a line; `None` for one that is no event (`start`, `text`, `lost`, `end`).
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
-        let value: Value = serde_json::from_str(line).ok()?;
+        Self::of(serde_json::from_str(line).ok()?)
+    }
+
+    /// The same of a line that was read already.
+    pub(crate) fn of(value: Value) -> Option<Self> {
         if value.get("type").and_then(Value::as_str) != Some("event") {
             return None;
         }

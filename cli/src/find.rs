@@ -1,11 +1,14 @@
 //! Guests that run on this machine: every QEMU of this user that has the plugin with a control socket, whoever started it.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::command::is_option;
 use crate::error::Error;
+use crate::escape;
 
 /// A QEMU with a control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,33 @@ pub struct Found {
     pub socket: PathBuf,
     /// The kernel that it boots, as its command line has it.
     pub kernel: String,
+    /// What it is called: a boot test's name, or what `-name` says.
+    pub name: Option<String>,
+    /// How long it has run.
+    pub age: Option<Duration>,
+    /// The folder in which it was started.
+    pub folder: Option<PathBuf>,
+}
+
+/// `3 min 12 s  test "boot"  /boot/vmlinuz  in /home/me`: what tells it from others, fit for a terminal.
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, name, age, folder, .. } = self;
+        let mut parts: Vec<String> = age.map(shown).into_iter().collect();
+        parts.extend(name.as_ref().map(|name| format!("\"{name}\"")));
+        parts.push(kernel.clone());
+        parts.extend(folder.as_ref().map(|folder| format!("in {}", folder.display())));
+        f.write_str(&escape::line(parts.join("  ").as_bytes()))
+    }
+}
+
+/// `12 s`, `3 min 12 s`, `5 h 3 min`.
+fn shown(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
 }
 
 /// All of them, by process ID.
@@ -38,14 +68,30 @@ fn guest(pid: u32) -> Option<Found> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let args: Vec<String> =
         bytes.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
-    let (socket, kernel) = socket_of(&args)?;
-    let socket =
-        if socket.is_absolute() { socket } else { fs::read_link(format!("/proc/{pid}/cwd")).ok()?.join(socket) };
-    Some(Found { pid, socket, kernel })
+    let Options { socket, kernel, name } = options_of(&args)?;
+    let folder = fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    let socket = if socket.is_absolute() { socket } else { folder.as_ref()?.join(socket) };
+    Some(Found { pid, socket, kernel, name, age: age(pid), folder })
 }
 
-/// The socket and the kernel of QEMU's command line.
-fn socket_of(args: &[String]) -> Option<(PathBuf, String)> {
+/// How long a process has run.
+fn age(pid: u32) -> Option<Duration> {
+    let up: f64 = fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+    // Field 22, of which the first two are before the parenthesis' end.
+    let start: f64 = stat_field(pid, 19)?.parse().ok()?;
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    Duration::try_from_secs_f64(up - start / ticks).ok()
+}
+
+/// What a QEMU's command line says of its guest.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    socket: PathBuf,
+    kernel: String,
+    name: Option<String>,
+}
+
+fn options_of(args: &[String]) -> Option<Options> {
     let after = |name: &'static str| {
         let pairs = args.iter().zip(args.iter().skip(1));
         pairs.filter(move |(arg, _)| is_option(arg.as_ref(), name)).map(|(_, value)| value)
@@ -56,7 +102,13 @@ fn socket_of(args: &[String]) -> Option<(PathBuf, String)> {
         let value = parts.split(',').find_map(|part| part.strip_prefix("control="))?;
         Some(PathBuf::from(value.replace('\0', ",")))
     })?;
-    Some((control, after("kernel").next().cloned().unwrap_or_default()))
+    let name = after("name").next().and_then(|option| {
+        let parts = option.replace(",,", "\0");
+        let first = parts.split(',').next().unwrap_or_default();
+        let name = first.strip_prefix("guest=").unwrap_or(first).replace('\0', ",");
+        Some(name).filter(|name| !name.is_empty())
+    });
+    Some(Options { socket: control, kernel: after("kernel").next().cloned().unwrap_or_default(), name })
 }
 
 /// The socket that the user means: a path, a process ID (QEMU's, or that of the qkprobe that started it); without either what
@@ -74,7 +126,7 @@ pub fn socket(wanted: Option<&str>) -> Result<PathBuf, Error> {
     }
     let all = guests();
     let list = || {
-        let line = |guest: &Found| format!("\n  --guest {}   {}", guest.pid, guest.kernel);
+        let line = |guest: &Found| format!("\n  --guest {}   {guest}", guest.pid);
         if all.is_empty() { "; none runs".to_owned() } else { all.iter().map(line).collect() }
     };
     let Some(wanted) = wanted else {
@@ -95,9 +147,14 @@ pub fn socket(wanted: Option<&str>) -> Result<PathBuf, Error> {
 }
 
 fn parent(pid: u32) -> Option<u32> {
+    stat_field(pid, 1)?.parse().ok()
+}
+
+/// A field of a process' `stat`, counted from the state.
+fn stat_field(pid: u32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; behind it come the state and the parent.
-    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+    // The name, in parentheses, may hold anything.
+    stat.rsplit(')').next()?.split_whitespace().nth(index).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -109,9 +166,35 @@ mod tests {
         let args = |line: &[&str]| -> Vec<String> { line.iter().map(|arg| (*arg).to_owned()).collect() };
         let line =
             args(&["q", "-kernel", "/boot/k", "--plugin", "/l.so,probe=p:a f a=$arg1,,b,control=/tmp/a,,b.sock"]);
-        assert_eq!(socket_of(&line), Some(("/tmp/a,b.sock".into(), "/boot/k".to_owned())));
-        assert_eq!(socket_of(&args(&["q", "-plugin", "/l.so,probe=p f x=control=no"])), None);
-        assert_eq!(socket_of(&args(&["q", "-plugin"])), None);
+        let wanted = |name: Option<&str>| Options {
+            socket: "/tmp/a,b.sock".into(),
+            kernel: "/boot/k".to_owned(),
+            name: name.map(str::to_owned),
+        };
+        assert_eq!(options_of(&line), Some(wanted(None)));
+        for (option, name) in [("boot,, twice", "boot, twice"), ("guest=vm,process=x", "vm")] {
+            let named: Vec<_> = line.iter().cloned().chain(["-name".to_owned(), option.to_owned()]).collect();
+            assert_eq!(options_of(&named), Some(wanted(Some(name))));
+        }
+        assert_eq!(options_of(&args(&["q", "-plugin", "/l.so,probe=p f x=control=no"])), None);
+        assert_eq!(options_of(&args(&["q", "-plugin"])), None);
+    }
+
+    #[test]
+    fn what_tells_guests_apart() {
+        let guest = |name: Option<&str>, seconds| Found {
+            pid: 7,
+            socket: "/s".into(),
+            kernel: "/boot/k".to_owned(),
+            name: name.map(str::to_owned),
+            age: Some(Duration::from_secs(seconds)),
+            folder: Some("/home/me".into()),
+        };
+        assert_eq!(guest(Some("boot"), 59).to_string(), "59 s  \"boot\"  /boot/k  in /home/me");
+        assert_eq!(guest(None, 192).to_string(), "3 min 12 s  /boot/k  in /home/me");
+        assert_eq!(guest(Some("a\u{1b}"), 18_185).to_string(), "5 h 3 min  \"a\\x1b\"  /boot/k  in /home/me");
+        // This process has just begun, by the clock of the machine.
+        assert!(age(std::process::id()).is_some_and(|age| age < Duration::from_secs(3600)));
     }
 
     #[test]

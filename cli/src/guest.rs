@@ -6,13 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::thread;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use qkprobe_symbols::KernelImage;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::arch::GuestArch;
 use crate::boot::{Boot, MONITOR, TRACE};
@@ -24,6 +24,8 @@ use crate::folder::Folder;
 use crate::qmp::Qmp;
 use crate::running::{POLL, Running};
 use crate::streams::{Happening, TracePipe};
+use crate::summary::Quit;
+use crate::watched::{self, Ended, WATCH_GROUP, Watched};
 
 /// How many happenings may wait.
 const QUEUE: usize = 4096;
@@ -41,7 +43,14 @@ pub enum End {
     Reset,
     /// This side ended it.
     Ended,
-    /// QEMU ended with this status though nobody asked it to: also what a `quit` probe says.
+    /// A probe's `quit`, or a client's, ended QEMU with this status.
+    Quit {
+        /// The status.
+        status: u8,
+        /// `GROUP/EVENT` of the probe; `None`: a client of the control socket.
+        by: Option<String>,
+    },
+    /// QEMU ended with this status though nobody asked it to.
     Exit(i32),
     /// QEMU was killed.
     Killed(i32),
@@ -53,8 +62,10 @@ impl std::fmt::Display for End {
             Self::PowerOff => f.write_str("power-off"),
             Self::Reset => f.write_str("reset"),
             Self::Ended => f.write_str("ended by qkprobe"),
+            Self::Quit { status, by: Some(probe) } => write!(f, "quit={status} of the probe {probe}"),
+            Self::Quit { status, by: None } => write!(f, "quit with status {status} by a client"),
             Self::Exit(status) => write!(f, "QEMU exited with status {status}"),
-            Self::Killed(signal) => write!(f, "QEMU was killed by signal {signal}"),
+            Self::Killed(signal) => write!(f, "QEMU was killed by {}", watched::signal_name(*signal)),
         }
     }
 }
@@ -68,6 +79,10 @@ pub struct Guest {
     trace: TracePipe,
     qmp: Option<Qmp>,
     control: Option<Control>,
+    /// Passes on what this crate's own probes see.
+    watcher: Option<JoinHandle<()>>,
+    watched: Watched,
+    has_initrd: bool,
     image: Arc<KernelImage>,
     arch: &'static GuestArch,
     start: Instant,
@@ -95,30 +110,45 @@ impl Guest {
         let (send, happenings) = sync_channel(QUEUE);
         let pipe = folder.path().join(TRACE);
         let mut trace = TracePipe::open(&pipe, send.clone()).map_err(Error::io(&pipe))?;
-        let running = Running::start(command, folder, None, Some(&send)).inspect_err(|_| trace.finish())?;
+        let summary = boot.summary_file(folder.path());
+        let running = Running::start(command, folder, summary, None, Some(&send)).inspect_err(|_| trace.finish())?;
         let mut guest = Self {
             running,
             happenings: Some(happenings),
             trace,
             qmp: None,
             control: None,
+            watcher: None,
+            watched: Watched::default(),
+            has_initrd: boot.initrd.is_some() || boot.init.is_some(),
             image,
             arch,
             start: Instant::now(),
             reason: None,
             ended_by_us: false,
         };
-        guest.qmp = Some(guest.talk(Path::new(MONITOR), |socket| Qmp::over(socket, send.clone()))?);
-        let control = boot.control_socket(guest.folder());
-        guest.control = Some(guest.talk(&control, |socket| {
+        // A QEMU that dies meanwhile has said why.
+        let begun = guest.begin(boot, &send, stays_stopped);
+        begun.map_err(|error| guest.running.died_or(error)).map(|()| guest)
+    }
+
+    /// Connects to everything, and lets the machine run.
+    fn begin(&mut self, boot: &Boot, send: &SyncSender<Happening>, stays_stopped: bool) -> Result<(), Error> {
+        self.qmp = Some(self.talk(Path::new(MONITOR), |socket| Qmp::over(socket, send.clone()))?);
+        let path = boot.control_socket(self.folder());
+        let control = |socket| {
             let mut control = Control::over(socket)?;
             control.greet().map(|()| control)
-        })?);
-        guest.start = Instant::now();
-        if let Some(qmp) = guest.qmp.as_mut().filter(|_| !stays_stopped) {
+        };
+        self.control = Some(self.talk(&path, control)?);
+        if boot.watch {
+            self.watcher = Some(pass_on(self.talk(&path, control)?, send.clone())?);
+        }
+        self.start = Instant::now();
+        if let Some(qmp) = self.qmp.as_mut().filter(|_| !stays_stopped) {
             qmp.execute("cont", Value::Null)?;
         }
-        Ok(guest)
+        Ok(())
     }
 
     /// Connects to a socket and begins the conversation; again if QEMU is too busy for that.
@@ -144,7 +174,11 @@ impl Guest {
     }
 
     fn note(&mut self, happening: &Happening) {
-        let Happening::Machine(event) = happening else { return };
+        let event = match happening {
+            Happening::Machine(event) => event,
+            Happening::Watched(event) => return self.watched.note(event),
+            Happening::Console(_) | Happening::Trace(_) | Happening::Stderr(_) => return,
+        };
         if event.get("event").and_then(Value::as_str) == Some("SHUTDOWN") {
             let reason = event.get("data").and_then(|data| data.get("reason")).and_then(Value::as_str);
             self.reason = reason.map(str::to_owned);
@@ -158,7 +192,8 @@ impl Guest {
         }
         self.trace.end();
         let told = self.qmp.as_ref().is_none_or(Qmp::is_finished);
-        told && self.trace.is_finished() && self.running.console.is_over() && self.running.stderr.is_over()
+        let watched = self.watcher.as_ref().is_none_or(JoinHandle::is_finished);
+        told && watched && self.trace.is_finished() && self.running.console.is_over() && self.running.stderr.is_over()
     }
 
     /// How it ended; `None` while it runs.
@@ -171,12 +206,30 @@ impl Guest {
         if let Some(signal) = status.signal() {
             return Some(End::Killed(signal));
         }
+        if let Some(Quit { status, by }) = self.running.summary().and_then(|summary| summary.quit) {
+            return Some(End::Quit { status, by });
+        }
         Some(match (status.code(), self.reason.as_deref()) {
             (Some(0), Some("guest-shutdown")) => End::PowerOff,
             (Some(0), Some("guest-reset" | "guest-panic")) => End::Reset,
             (Some(code), _) => End::Exit(code),
             (None, _) => End::Exit(-1),
         })
+    }
+
+    /// What this crate's own probes saw so far, if the boot was told to [watch](Boot::watch).
+    #[must_use]
+    pub fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// How it ended and why, as far as that can be told, in one line; `None` while it runs.
+    #[must_use]
+    pub fn ending(&self) -> Option<String> {
+        let console = self.console();
+        let sees_start = self.watcher.is_some() && watched::sees_start(&self.image);
+        let (watched, has_initrd) = (&self.watched, self.has_initrd);
+        Some(Ended { end: self.end()?, watched, console: &console, sees_start, has_initrd }.tell())
     }
 
     /// Ends QEMU if it still runs; what it still writes is taken and handed to `each`.
@@ -205,6 +258,9 @@ impl Guest {
                 None if over || Instant::now() > give_up => break,
                 None => {}
             }
+        }
+        if let Some(summary) = self.running.summary() {
+            self.watched.complete(&summary);
         }
     }
 
@@ -354,6 +410,23 @@ impl Guest {
             }
         }
     }
+}
+
+/// Makes happenings of what this crate's own probes see, until QEMU ends.
+fn pass_on(mut control: Control, to: SyncSender<Happening>) -> Result<JoinHandle<()>, Error> {
+    let refused = |error: std::io::Error| Error::Talk { what: "control socket", detail: error.to_string() };
+    control.request(json!({ "cmd": "subscribe", "events": [format!("{WATCH_GROUP}/")] }))?;
+    // A guest may live long without any.
+    control.socket().set_read_timeout(None).map_err(refused)?;
+    let read = move || {
+        while let Ok(Some(line)) = control.line() {
+            let Some(event) = Event::of(line) else { continue };
+            if to.send(Happening::Watched(event)).is_err() {
+                break;
+            }
+        }
+    };
+    thread::Builder::new().name("qkprobe-watched".into()).spawn(read).map_err(refused)
 }
 
 impl Drop for Guest {

@@ -37,7 +37,7 @@
 //!   programs, [`initramfs`] packs what the kernel starts from.
 //! - [`running`]: a QEMU that runs ([`Running`]): its console, its own words, signals, its end; [`folder`] is where its files are.
 //! - [`guest`]: the same with events ([`Guest`]); [`streams`] is where they come from.
-//! - [`summary`]: what the plugin counted.
+//! - [`summary`]: what the plugin counted; [`watched`]: what this crate's own probes saw.
 //! - [`control`]: the plugin's control socket; [`find`] finds those of guests that others started.
 //! - [`check`]: definitions against an image ([`ImageTarget`]), without a guest.
 //! - [`boot_test`]: tests as TOML files, with verdicts; [`record`] judges events by ftrace filters, [`positions`] says where the
@@ -71,6 +71,7 @@ pub mod running;
 pub mod streams;
 pub mod summary;
 pub mod units;
+pub mod watched;
 
 pub use boot::{Boot, Threads};
 pub use command::doubled;

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod help;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -42,7 +43,11 @@ impl From<qkprobe_harness::Error> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::new(error.to_string())
+        // Who reads the first lines of a listing and goes has what he wants.
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self { text: String::new(), status: 0 },
+            _ => Self::new(error.to_string()),
+        }
     }
 }
 
@@ -51,7 +56,12 @@ pub(crate) type Outcome = Result<u8, Failure>;
 
 fn main() -> ExitCode {
     // With COMPLETE=SHELL in the environment this answers the shell's question, and does not return.
-    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    match clap_complete::CompleteEnv::with_factory(Cli::command).try_complete(std::env::args_os(), None) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        // To nobody, if the shell has gone.
+        Err(error) => error.exit(),
+    }
     let cli = Cli::parse();
     let color = cli.color;
     let outcome = match cli.command {
@@ -74,6 +84,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(status) => ExitCode::from(status),
+        Err(Failure { text, status }) if text.is_empty() => ExitCode::from(status),
         Err(Failure { text, status }) => {
             // Nobody is left to be told when even this fails.
             let _ = writeln!(std::io::stderr(), "qkprobe: error: {text}");

@@ -1,4 +1,4 @@
-//! Which QEMU: named, in `$PATH`, or fetched by `cargo xtask setup`.
+//! Which QEMU: named, in `$PATH`, or fetched by `cargo xtask setup`. What is not named is looked for once, for all commands.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -70,14 +70,20 @@ impl Release {
 }
 
 /// The program for an architecture. `wanted` is a file, a folder with QEMU's programs, or a version (`11.1`) of one that is
-/// found.
+/// found. Without it, the first that is [installed] and new enough.
 ///
 /// # Errors
 /// [`Error::NoQemu`]; or `wanted` is none of them.
 pub fn find(arch: &GuestArch, wanted: Option<&Path>) -> Result<PathBuf, Error> {
     let program = arch.program();
     let Some(wanted) = wanted else {
-        return in_path(&program).ok_or_else(|| Error::NoQemu { program, package: package(arch) });
+        let all = installed(&program);
+        let is_new = |file: &&PathBuf| Release::of(file).is_ok_and(|release| release >= Release::OLDEST);
+        let found = if all.len() > 1 { all.iter().find(is_new) } else { None };
+        let looked =
+            cache_folder().map(|cache| format!(" nor in {}", cache.join("qemu").display())).unwrap_or_default();
+        let package = package(arch);
+        return found.or(all.first()).cloned().ok_or(Error::NoQemu { program, looked, package });
     };
     if wanted.is_dir() {
         let file = wanted.join(&program);
@@ -131,7 +137,8 @@ pub fn try_plugin(program: &Path, plugin: &Path) -> Result<Status, Error> {
     let mut command = Command::new(program);
     command.args(["-M", "none", "-S", "-nodefaults", "-display", "none", "-accel", "tcg", "-plugin"]);
     command.arg(format!("{},control={}", option(plugin), option(&socket)));
-    let running = Running::start(command, folder, None, None)?;
+    let summary = folder.path().join("summary.json");
+    let running = Running::start(command, folder, summary, None, None)?;
     let mut control = Control::over(running.connect(&socket, Duration::from_secs(30))?)?;
     control.greet()?;
     control.status()
@@ -148,10 +155,6 @@ pub fn cache_folder() -> Option<PathBuf> {
 fn path_folders() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter().filter(|folder| folder.is_absolute())
-}
-
-fn in_path(program: &str) -> Option<PathBuf> {
-    path_folders().map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 fn package(arch: &GuestArch) -> &'static str {

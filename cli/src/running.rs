@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::boot::SUMMARY;
 use crate::capture::Capture;
 use crate::error::Error;
 use crate::escape;
@@ -17,11 +17,18 @@ use crate::folder::Folder;
 use crate::process::Process;
 use crate::streams::{Happening, Lines};
 use crate::summary::Summary;
+use crate::watched;
 
 /// How often to look for what nobody tells.
 pub(crate) const POLL: Duration = Duration::from_millis(5);
 /// Between the last byte of a QEMU and its end.
 const LINGER: Duration = Duration::from_secs(10);
+/// How long a QEMU that has closed its sockets may take to end.
+const DYING: Duration = Duration::from_secs(2);
+/// What the plugin's lines begin with: all of them, the first of a refusal, the first of the summary's table.
+const PLUGIN: &str = "qkprobe: ";
+const REFUSAL: &str = "qkprobe: error: ";
+const TABLE: &str = "qkprobe: QEMU ";
 /// Lines of the console, and of QEMU's own words, in messages.
 const TAIL: usize = 25;
 /// How many of QEMU's own lines [`Running::stderr_text`] shows.
@@ -48,6 +55,7 @@ pub struct Running {
     pub(crate) console: Capture,
     pub(crate) stderr: Capture,
     folder: Folder,
+    summary: PathBuf,
     program: PathBuf,
     command: String,
     start: Instant,
@@ -69,18 +77,19 @@ pub struct Finished {
     pub command: String,
     /// The guest's own folder: `trace`, `summary.json`, and what else the plugin was told to write there.
     pub folder: Folder,
+    summary: PathBuf,
 }
 
 impl Finished {
     /// The plugin's summary, if there was a plugin and it came to its end.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
-        summary(self.folder.path())
+        summary(&self.summary)
     }
 }
 
-fn summary(folder: &Path) -> Option<Summary> {
-    serde_json::from_str(&fs::read_to_string(folder.join(SUMMARY)).ok()?).ok()
+fn summary(file: &Path) -> Option<Summary> {
+    serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
 }
 
 impl Running {
@@ -89,6 +98,7 @@ impl Running {
     pub(crate) fn start(
         mut command: Command,
         folder: Folder,
+        summary: PathBuf,
         last_words: Option<&'static str>,
         listener: Option<&SyncSender<Happening>>,
     ) -> Result<Self, Error> {
@@ -113,7 +123,7 @@ impl Running {
         });
         let console = console.map_err(Error::io(&program))?;
         let stderr = stderr.map_err(Error::io(&program))?;
-        Ok(Self { process, console, stderr, folder, program, command: text, start, last_words })
+        Ok(Self { process, console, stderr, folder, summary, program, command: text, start, last_words })
     }
 
     /// QEMU's process ID.
@@ -171,7 +181,7 @@ impl Running {
     /// The console's last lines, fit for a terminal.
     #[must_use]
     pub fn console_tail(&self, lines: usize) -> Vec<String> {
-        tail(escape::lines(&self.console.bytes()), lines)
+        tail(escape::console_lines(&self.console.bytes()), lines)
     }
 
     /// What QEMU and the plugin have written to standard error so far, as it is; of very much, the last 4 MiB at least.
@@ -189,7 +199,7 @@ impl Running {
     /// The plugin's summary, when QEMU has ended in order.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
-        summary(self.folder())
+        summary(&self.summary)
     }
 
     /// Waits until `text` is on the console, or was there before.
@@ -255,13 +265,32 @@ impl Running {
     /// Why a QEMU that has ended did not come up.
     fn start_error(&self, status: ExitStatus) -> Error {
         self.hear_out();
-        let words = self.stderr_text();
-        let own = words.lines().filter_map(|line| line.strip_prefix("qkprobe: "));
-        let own: Vec<_> = own.map(|line| line.trim_start_matches("error: ")).collect();
+        let words = self.words();
+        // A plugin that was loaded says other things as well.
+        let refusal = words.iter().skip_while(|line| !line.starts_with(REFUSAL));
+        let own = refusal.filter_map(|line| line.strip_prefix(REFUSAL).or_else(|| line.strip_prefix(PLUGIN)));
+        let own: Vec<&str> = own.collect();
         if own.is_empty() {
-            return Error::Start { status: status.to_string(), stderr: words };
+            let status = status.signal().map_or_else(|| status.to_string(), watched::signal_name);
+            return Error::Start { status, stderr: words.join("\n") };
         }
         Error::Refused { code: "EINVAL".to_owned(), errno: 22, message: own.join("\n") }
+    }
+
+    /// What QEMU and the plugin have said, fit for a terminal, without the summary's table.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut lines = tail(escape::lines(&self.stderr.bytes()), STDERR_LINES);
+        if let Some(start) = lines.iter().rposition(|line| line.starts_with(TABLE)) {
+            let is_table = |line: &&String| line.starts_with("  ") || line.starts_with(PLUGIN);
+            let rows = lines.iter().skip(start).take_while(is_table).count();
+            lines.drain(start..start + rows);
+        }
+        lines
+    }
+
+    /// The error of a QEMU that ended while somebody began to speak to it; `error` where it runs on.
+    pub(crate) fn died_or(&self, error: Error) -> Error {
+        self.process.wait(DYING).map_or(error, |status| self.start_error(status))
     }
 
     /// Waits for QEMU's end, at most until it has run so long, and takes what it left.
@@ -282,10 +311,10 @@ impl Running {
         };
         let duration = self.elapsed();
         self.end();
-        let Self { process, console, stderr, folder, command, .. } = self;
+        let Self { process, console, stderr, folder, summary, command, .. } = self;
         drop(process);
         let stderr = String::from_utf8_lossy(&stderr.bytes()).into_owned();
-        Ok(Finished { status, duration, console: console.text(), stderr, command, folder })
+        Ok(Finished { status, duration, console: console.text(), stderr, command, folder, summary })
     }
 
     /// Waits until everything that an ended QEMU wrote has been read.
@@ -324,7 +353,8 @@ mod tests {
         let folder = Folder::large().expect("a folder");
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder.path());
-        Running::start(command, folder, last_words, None).expect("it starts")
+        let summary = folder.path().join("summary.json");
+        Running::start(command, folder, summary, last_words, None).expect("it starts")
     }
 
     #[test]

@@ -15,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
+use crate::event::Event;
+
 /// Something that a guest or its QEMU did.
 #[derive(Clone, Debug)]
 pub enum Happening {
@@ -24,6 +26,8 @@ pub enum Happening {
     Trace(String),
     /// A line that QEMU or the plugin wrote to standard error.
     Stderr(String),
+    /// A hit of this crate's own probes: see [`Boot::watch`](crate::Boot::watch).
+    Watched(Event),
     /// An event of QEMU's monitor.
     Machine(Value),
 }

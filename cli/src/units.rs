@@ -22,6 +22,37 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| format!("'{text}' is too long"))
 }
 
+/// `1G`, `512M`, `1.5GiB`, `1024` (MB): memory of a guest, in MB, of which it needs 16 at least.
+///
+/// # Errors
+/// It is none; the text says what to write.
+pub fn megabytes(text: &str) -> Result<u32, String> {
+    let wrong = || format!("'{text}' is no size: write 1G, 512M, or a number of MB");
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim().to_ascii_uppercase();
+    let factor = match unit.trim_end_matches('B').trim_end_matches('I') {
+        "M" | "" if unit != "B" => 1.0,
+        "G" => 1024.0,
+        "T" => 1024.0 * 1024.0,
+        "K" => 1.0 / 1024.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let megabytes = (number * factor).round();
+    if megabytes < 16.0 {
+        return Err(format!("'{text}' is too little: a guest needs 16M at least"));
+    }
+    // A number of this size is exact, and the range is checked.
+    if megabytes <= f64::from(u32::MAX) { Ok(megabytes as u32) } else { Err(format!("'{text}' is too much")) }
+}
+
+/// `1 hit`, `3 hits`.
+#[must_use]
+pub fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `1.25 s`, `830 ms`, `12.5 us`: three digits or so.
 #[must_use]
 pub fn nanoseconds(ns: u128) -> String {
@@ -87,6 +118,27 @@ mod tests {
         }
         let shown: Vec<_> = [999, 12_500, 830_000_000, 1_250_000_000].map(nanoseconds).into();
         assert_eq!(shown, ["999 ns", "12.5 us", "830.0 ms", "1.25 s"]);
+    }
+
+    #[test]
+    fn sizes_and_counts() {
+        for (text, mb) in [
+            ("1G", 1024),
+            ("512M", 512),
+            ("1024", 1024),
+            ("1.5GiB", 1536),
+            ("2gb", 2048),
+            ("1 G", 1024),
+            ("65536K", 64),
+        ] {
+            assert_eq!(megabytes(text), Ok(mb), "{text}");
+        }
+        for bad in ["", "G", "1X", "-1G", "1GG", "12B"] {
+            assert_eq!(megabytes(bad), Err(format!("'{bad}' is no size: write 1G, 512M, or a number of MB")));
+        }
+        assert_eq!(megabytes("15"), Err("'15' is too little: a guest needs 16M at least".to_owned()));
+        assert_eq!(megabytes("99999T"), Err("'99999T' is too much".to_owned()));
+        assert_eq!([0, 1, 2].map(|count| counted(count, "hit")), ["0 hits", "1 hit", "2 hits"]);
     }
 
     #[test]

@@ -19,11 +19,125 @@ fn symbols() {
     assert!(
         place.run(&["symbols", "-f", "vmlinuz", "jiffies"]).code(1).stderr.contains("no function matches 'jiffies'")
     );
-    // A reader that goes away early is no error.
+}
+
+/// Whoever reads a listing may go before its end, or before its beginning: that is no error, and nothing is said of it.
+#[test]
+fn a_reader_that_goes_is_no_error() {
+    let place = Place::new();
+    place.write("tests/a.toml", "[test]\nname = 'a'\n");
+    let listings = [
+        "symbols vmlinuz",
+        "symbols --json vmlinuz",
+        "check -k vmlinuz --def 'p vfs_read'",
+        "completions bash",
+        "completions zsh",
+        "completions fish",
+        "test --list tests",
+        "doctor",
+        "--help",
+        "run --help",
+        "--version",
+    ];
+    for listing in listings {
+        // A pipe whose reader is gone before anything is written.
+        let script = format!("(sleep 0.2; \"$0\" {listing}; echo $? > status) | exec true");
+        let output = place.command("sh").args(["-c", &script, env!("CARGO_BIN_EXE_qkprobe")]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{listing}");
+        common::wait_until("the status", || std::fs::read(place.path("status")).is_ok_and(|text| !text.is_empty()));
+        assert_eq!(std::fs::read_to_string(place.path("status")).unwrap(), "0\n", "{listing}");
+        std::fs::remove_file(place.path("status")).unwrap();
+    }
     let mut command = place.command("sh");
-    let output =
-        command.args(["-c", "\"$0\" symbols vmlinuz | head -n 1", env!("CARGO_BIN_EXE_qkprobe")]).output().unwrap();
+    let script = "\"$0\" symbols vmlinuz | head -n 1";
+    let output = command.args(["-c", script, env!("CARGO_BIN_EXE_qkprobe")]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
+}
+
+/// An image that names nothing (kallsyms destroyed), and the System.map of the same build.
+#[test]
+fn symbols_that_lie_elsewhere() {
+    let place = Place::new();
+    let (image, map) = place.without_names();
+    place.write("vmlinux", image);
+    place.write("System.map", map);
+    let check =
+        |args: &[&str]| place.run(&[&["check", "-k", "vmlinux", "--def", "p:a vfs_read+9 $arg1"], args].concat());
+    // The place is inside of a function: text and symbols are both needed.
+    let alone = check(&[]).code(1).stderr;
+    assert!(alone.contains("give a vmlinux that is not stripped, its System.map"), "{alone}");
+    assert_eq!(check(&["--symbols", "System.map"]).stdout, "");
+    let inside = place.run(&["check", "-k", "vmlinux", "--symbols", "System.map", "--def", "p:a vfs_read+1"]).code(1);
+    assert!(inside.stderr.contains("Probe point is not an instruction boundary"), "{}", inside.stderr);
+    place.write("test.toml", "[guest]\nkernel = 'vmlinux'\nsymbols = 'System.map'\n[[probe]]\ndef = 'p:d vfs_open'\n");
+    assert_eq!(place.run(&["check", "test.toml"]).code(0).stdout, "1 definition is good\n");
+    place.write("probes.toml", "kernel = ['vmlinux', 'System.map']\n[[probe]]\ndef = 'p:d vfs_open'\n");
+    assert_eq!(place.run(&["check", "probes.toml"]).code(0).stdout, "1 definition is good\n");
+}
+
+/// Mistakes that users make by nature: each is told with what to write.
+#[test]
+fn natural_mistakes_have_a_hint() {
+    let place = Place::new();
+    place.write("boot.toml", "[test]\nname = 'a'\n[[probe]]\ndef = 'p vfs_read'\n");
+    place.write("vfs.list", "# reads\np:a vfs_read\np:b vfs_raed\n");
+    let run = |args: &[&str]| place.run(&[&["run", "-k", "vmlinuz"], args].concat()).code(2).stderr;
+    for (args, told) in [
+        (&["p:x do_sys_openat2 file=+0():ustring"][..], "put the definition in single quotes"),
+        (&["p vfs_*"], "`qkprobe symbols -f IMAGE 'vfs_*'` lists what fits"),
+        (&["p snd_pcm_open"], "write MODULE:SYMBOL, and give a copy of the guest's /proc/kallsyms (--symbols FILE"),
+        (&["p:open sys_openat"], "did you mean __x64_sys_openat"),
+        (&["kprobe:vfs_read"], "bpftrace's kprobe:vfs_read is written p vfs_read"),
+        (&["f:x vfs_read"], "a function probe (f) is written p:x vfs_read"),
+        (&["p:x do_sys_openat2 file=+0($arg2):ustring if file = \"/x\""], "help: equality is written =="),
+        (&["-c", "boot.toml"], "this is a boot test: run it with `qkprobe test boot.toml`"),
+        (&["-c", "vfs.list"], "vfs.list:3\ntrace_kprobe: error: Invalid probed address or symbol"),
+        (&["--memory", "much"], "'much' is no size: write 1G, 512M, or a number of MB"),
+        (&["--memory", "8"], "'8' is too little: a guest needs 16M at least"),
+    ] {
+        let text = run(args);
+        assert!(text.contains(told), "{args:?}: {text}");
+    }
+    let help = place.run(&["run", "--help"]).code(0).stdout;
+    for part in ["[default: 1]", "[alias: --cpus]", "[default: 512M; ppc: 256M]", "KASLR differs all the same"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
+/// What `doctor` finds, `run` finds: a QEMU of the set-up's cache with nothing in `$PATH`.
+#[test]
+fn one_search_for_qemu() {
+    let place = Place::new();
+    let empty = place.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let alone = |args: &[&str], cache: Option<&str>| {
+        let mut command = place.qkprobe(args);
+        command.env("PATH", &empty);
+        if let Some(cache) = cache {
+            command.env("XDG_CACHE_HOME", place.path(cache)).env_remove("HOME");
+        }
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, doctor, _) = alone(&["doctor"], None);
+    assert_eq!(status, Some(0), "{doctor}");
+    let x86_64: Vec<&str> = doctor.split("\n\n").filter(|part| part.starts_with("x86_64: ")).collect();
+    assert!(x86_64.iter().any(|part| part.contains("x86_64: QEMU 11.1.3, ")), "{doctor}");
+    let taken = doctor.split("x86_64: QEMU 11.1.3, ").nth(1).unwrap().split("x86_64: QEMU").next().unwrap();
+    assert!(taken.contains("  taken  where no --qemu names another\n"), "{doctor}");
+    let (status, _, stderr) = alone(&["run", "-k", "vmlinuz", "-q", "--for", "10ms", "p vfs_read"], None);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stderr.contains(" in ") && stderr.contains("/qemu/11.1/"), "{stderr}");
+    let (status, _, stderr) = alone(&["run", "-k", "vmlinuz", "p vfs_read"], Some("none"));
+    assert_eq!(status, Some(1), "{stderr}");
+    let none = place.path("none/qkprobe/qemu");
+    let told =
+        format!("qkprobe: error: qemu-system-x86_64 was not found in $PATH nor in {}: install it", none.display());
+    assert!(stderr.starts_with(&told), "{stderr}");
+    let (status, doctor, _) = alone(&["doctor"], Some("none"));
+    assert_eq!(status, Some(1));
+    assert!(doctor.contains("x86_64: qemu-system-x86_64 was not found in $PATH nor in "), "{doctor}");
 }
 
 #[test]

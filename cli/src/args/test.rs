@@ -40,7 +40,7 @@ pub(crate) struct Test {
     /// Only the I-th of N parts of the tests
     #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
     pub(crate) shard: Option<Shard>,
-    /// Run a test that did not pass again, up to so many times; one that then passes is flaky
+    /// Run a failed test up to N times more; if it passes then, it is flaky
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) retries: u32,
     /// Only tests whose name contains this

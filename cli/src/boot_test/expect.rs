@@ -21,7 +21,7 @@ use crate::ImageTarget;
 use crate::check::Checked;
 use crate::event::Event;
 use crate::record;
-use crate::units::nanoseconds;
+use crate::units::{counted, nanoseconds};
 
 /// Events that an expectation shows.
 const SHOWN: usize = 5;
@@ -411,7 +411,7 @@ impl Expectation {
     fn now(&self) -> Result<(), String> {
         match &self.subject {
             Subject::Hits { count, hits, .. } if count.contains(*hits) => Ok(()),
-            Subject::Hits { hits, .. } => Err(format!("{hits} hits")),
+            Subject::Hits { hits, .. } => Err(counted(*hits, "hit")),
             Subject::All { seen, .. } | Subject::Retval { seen, .. } if *seen > 0 => Ok(()),
             Subject::All { .. } | Subject::Retval { .. } => Err("no hit".to_owned()),
             Subject::Latency { samples, .. } if samples.is_empty() => Err("no hit".to_owned()),
@@ -444,7 +444,7 @@ fn regex(key: &str, text: &str) -> Result<Option<Regex>, String> {
 
 fn judge_hits(count: Count, hits: u64) -> State {
     if hits > count.most {
-        State::Broken(format!("{hits} hits"))
+        State::Broken(counted(hits, "hit"))
     } else if hits >= count.least && count.most == u64::MAX {
         State::Held
     } else {

@@ -75,7 +75,7 @@ fn hits() {
     fails("event = 'a'\nhits = 1", &two, "2 hits");
     fails("event = 'a'\nhits = '3..4'", &two, "2 hits");
     fails("event = 'b'", &two, "0 hits");
-    fails("never = 'a if n > 1'", &two, "1 hits");
+    fails("never = 'a if n > 1'", &two, "1 hit");
 }
 
 #[test]

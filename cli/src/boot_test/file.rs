@@ -47,6 +47,9 @@ pub struct TestFile {
 pub struct GuestSpec {
     /// The image.
     pub kernel: Option<PathBuf>,
+    /// More symbols of the kernel: a file or several.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub symbols: Vec<PathBuf>,
     /// The initial RAM disk.
     pub initrd: Option<PathBuf>,
     /// A static program that becomes `/init`.
@@ -61,6 +64,7 @@ pub struct GuestSpec {
     /// vCPUs.
     pub cpus: Option<u32>,
     /// MB.
+    #[serde(default, deserialize_with = "optional_size")]
     pub memory: Option<u32>,
     /// As `--qemu`.
     pub qemu: Option<PathBuf>,
@@ -243,8 +247,58 @@ impl Latency {
     }
 }
 
+/// A quantity: a number of the usual unit, or a text that names its unit.
+struct Quantity(String);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Quantity;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number, or a text with its unit")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Quantity, E> {
+                Ok(Quantity(number.to_string()))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Quantity, E> {
+                Ok(Quantity(number.to_string()))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Quantity, E> {
+                Ok(Quantity(number.to_string()))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Quantity, E> {
+                Ok(Quantity(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
 fn optional_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    units::duration(&String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+    units::duration(&Quantity::deserialize(deserializer)?.0).map(Some).map_err(de::Error::custom)
+}
+
+fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    units::megabytes(&Quantity::deserialize(deserializer)?.0).map(Some).map_err(de::Error::custom)
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "must be a file, or a list of files")]
+    enum Form {
+        One(PathBuf),
+        More(Vec<PathBuf>),
+    }
+    Ok(match Form::deserialize(deserializer)? {
+        Form::One(file) => vec![file],
+        Form::More(files) => files,
+    })
 }
 
 fn optional_release<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Release>, D::Error> {
@@ -285,7 +339,8 @@ impl TestFile {
         let Tables { mut guest, test, expect } = tables;
         let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let folder = folder.parent().unwrap_or(Path::new("/"));
-        for file in [&mut guest.kernel, &mut guest.initrd, &mut guest.init].into_iter().flatten() {
+        let files = [&mut guest.kernel, &mut guest.initrd, &mut guest.init].into_iter().flatten();
+        for file in files.chain(&mut guest.symbols) {
             *file = folder.join(&*file);
         }
         if let Some(qemu) = guest.qemu.as_mut().filter(|qemu| qemu.components().count() > 1) {
@@ -428,6 +483,21 @@ mod tests {
         assert_eq!(file.expect.iter().map(|expect| expect.line).collect::<Vec<_>>(), [11, 15]);
         assert_eq!(file.expect[1].spec.retval.as_ref().map(|it| it.text.as_str()), Some("-ENOENT"));
         assert_eq!(file.probes[0].origin, "/t/boot.toml:10");
+    }
+
+    #[test]
+    fn quantities_are_numbers_or_texts_and_symbols_one_file_or_more() {
+        let file =
+            parse("[test]\ntimeout = 60\nhang = 0.5\n[guest]\nmemory = '1G'\nsymbols = 'System.map'\n").expect("good");
+        assert_eq!((file.test.timeout(), file.test.hang()), (Duration::from_secs(60), Duration::from_millis(500)));
+        assert_eq!((file.guest.memory, file.guest.symbols), (Some(1024), vec![PathBuf::from("/t/System.map")]));
+        let file = parse("[guest]\nmemory = 256\nsymbols = ['a', '/b']\n").expect("good");
+        assert_eq!((file.guest.memory, file.guest.symbols), (Some(256), vec!["/t/a".into(), "/b".into()]));
+        let text = |file: &str| parse(file).expect_err("bad");
+        assert!(text("[guest]\nmemory = 8\n").contains("needs 16M at least"));
+        assert!(text("[guest]\nmemory = 'much'\n").contains("write 1G, 512M, or a number of MB"));
+        assert!(text("[test]\ntimeout = true\n").contains("a number, or a text with its unit"));
+        assert!(text("[guest]\nsymbols = 3\n").contains("must be a file, or a list of files"));
     }
 
     #[test]

@@ -23,6 +23,8 @@ const OVERHEAD_MB: u64 = 300;
 pub struct Settings {
     /// The image, for all tests.
     pub kernel: Option<PathBuf>,
+    /// More symbols, for all tests.
+    pub symbols: Vec<PathBuf>,
     /// The initial RAM disk, for tests that name none.
     pub initrd: Option<PathBuf>,
     /// The init program, for tests that name neither.
@@ -58,15 +60,19 @@ pub trait Progress: Send {
     fn finished(&mut self, index: usize, report: &TestReport);
 }
 
-/// Images that have been read: many tests have one kernel.
+/// Images that have been read, each with more symbols: many tests have one kernel.
 #[derive(Debug, Default)]
-struct Images(Mutex<HashMap<PathBuf, Result<Arc<KernelImage>, String>>>);
+struct Images(Mutex<HashMap<Vec<PathBuf>, Loaded>>);
+
+/// An image, or why there is none.
+type Loaded = Result<Arc<KernelImage>, String>;
 
 impl Images {
-    fn get(&self, path: &Path) -> Result<Arc<KernelImage>, String> {
+    fn get(&self, kernel: &Path, symbols: &[PathBuf]) -> Result<Arc<KernelImage>, String> {
         let mut images = lock(&self.0);
-        let load = || KernelImage::load(path).map(Arc::new).map_err(|error| error.to_string());
-        images.entry(path.to_owned()).or_insert_with(load).clone()
+        let load = || KernelImage::load_all(kernel, symbols).map(Arc::new).map_err(|error| error.to_string());
+        let files = std::iter::once(kernel.to_owned()).chain(symbols.iter().cloned());
+        images.entry(files.collect()).or_insert_with(load).clone()
     }
 }
 
@@ -230,12 +236,13 @@ fn once(
         let reason = "no kernel: give --kernel FILE, or kernel = \"FILE\" in [guest]";
         return decided(Verdict::Fail, reason.to_owned());
     };
-    let image = match images.get(kernel) {
+    let symbols: Vec<PathBuf> = test.guest.symbols.iter().chain(&settings.symbols).cloned().collect();
+    let image = match images.get(kernel, &symbols) {
         Ok(image) => image,
         Err(error) => return decided(Verdict::Fail, error),
     };
     let boot = match boot(test, settings, kernel, seed) {
-        Ok(boot) => boot,
+        Ok(boot) => symbols.iter().fold(boot, Boot::symbols),
         Err(reason) => return decided(Verdict::Fail, reason),
     };
     let arch = boot.arch_for(&image).ok();
@@ -248,7 +255,7 @@ fn once(
 /// The boot that a test's file and the command line ask for together.
 fn boot(test: &TestFile, settings: &Settings, kernel: &Path, seed: u64) -> Result<Boot, String> {
     let guest = &test.guest;
-    let mut boot = Boot::new(kernel).watch().seed(seed);
+    let mut boot = Boot::new(kernel).name(&test.name).watch().seed(seed);
     let named = guest.arch.as_deref().map(|name| {
         GuestArch::by_name(name)
             .ok_or_else(|| format!("arch = \"{name}\": no such architecture; these exist: {}", GuestArch::names()))

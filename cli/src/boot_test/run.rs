@@ -16,16 +16,16 @@ use super::expect::{Expectation, State};
 use super::file::{TestFile, WantedEnd};
 use super::verdict::{ExpectationReport, ProbeReport, TestReport, Verdict};
 use crate::ImageTarget;
-use crate::boot::{Boot, WATCH_GROUP};
+use crate::boot::Boot;
 use crate::check::{self, Checked};
 use crate::control::Profile;
 use crate::error::Error;
 use crate::event::Event;
 use crate::folder::Folder;
 use crate::guest::{End, Guest};
+use crate::positions;
 use crate::qemu::{self, Release};
 use crate::streams::Happening;
-use crate::{escape, positions};
 
 /// Lines of the console in a report, and in that of a panic or an oops, whose own lines are many.
 const TAIL: usize = 30;
@@ -49,31 +49,6 @@ enum Stop {
     Panicked,
     Loop,
     Interrupted,
-}
-
-/// What this crate's own probes saw.
-#[derive(Debug, Default)]
-struct Watched {
-    starts: u64,
-    panic: Option<(Instant, String)>,
-    oops: Option<String>,
-}
-
-impl Watched {
-    fn event(&mut self, event: &Event) {
-        match event.event.as_str() {
-            "start" => self.starts += 1,
-            "panic" => {
-                let format = event.text("format").unwrap_or_default();
-                let format = escape::line(format.trim_end().as_bytes());
-                self.panic.get_or_insert((Instant::now(), format!("panic at {:.3} s: {format}", event.time)));
-            }
-            _ => {
-                let text = || format!("the guest's kernel had an oops at {:.3} s ({})", event.time, event.place);
-                self.oops.get_or_insert_with(text);
-            }
-        }
-    }
 }
 
 /// One attempt.
@@ -132,7 +107,6 @@ impl Attempt<'_> {
             target,
             probes: &probes,
             expectations: &mut expectations,
-            watched: Watched::default(),
             progress: Instant::now(),
             counts: Vec::new(),
             next_counts: Instant::now(),
@@ -203,20 +177,16 @@ fn describe(
             ExpectationReport { text, line, held, reason, events, subtests }
         })
         .collect();
-    let own = |probe: &Profile| probe.group == WATCH_GROUP;
     report.probes = counts
         .into_iter()
-        .filter(|probe| !own(probe))
         .map(|Profile { group, event, hits, missed, dropped, .. }| ProbeReport { group, event, hits, missed, dropped })
         .collect();
     if verdict.0 != Verdict::Pass {
         let is_long = matches!(verdict.0, Verdict::Panic | Verdict::Oops);
         report.console = guest.console_tail(if is_long { LONG_TAIL } else { TAIL });
-        let words = guest.stderr_text();
         // The summary's table is in the report already.
-        let is_table = |line: &str| line.starts_with("qkprobe: QEMU ") || line.starts_with("  ");
         let is_ours = |line: &str| line.contains("terminating on signal 15 from pid ");
-        report.stderr = words.lines().filter(|line| !is_table(line) && !is_ours(line)).map(str::to_owned).collect();
+        report.stderr = guest.words().into_iter().filter(|line| !is_ours(line)).collect();
     }
 }
 
@@ -225,7 +195,6 @@ struct Run<'a> {
     target: ImageTarget<'a>,
     probes: &'a [Checked],
     expectations: &'a mut Vec<Expectation>,
-    watched: Watched,
     /// When the guest last did something that can be seen.
     progress: Instant,
     counts: Vec<Profile>,
@@ -276,10 +245,10 @@ impl Run<'_> {
             return Some(Stop::Wanted);
         }
         let is_past = |at: &Instant| at.elapsed() > AFTER_PANIC || guest.console().contains(LAST_WORDS);
-        if self.watched.panic.as_ref().is_some_and(|(at, _)| is_past(at)) {
+        if guest.watched().panic.as_ref().is_some_and(|panic| is_past(&panic.at)) {
             return Some(Stop::Panicked);
         }
-        if self.watched.starts >= LOOP {
+        if guest.watched().starts >= LOOP {
             return Some(Stop::Loop);
         }
         if guest.elapsed() > self.test.test.timeout() {
@@ -301,10 +270,6 @@ impl Run<'_> {
             Happening::Trace(line) => {
                 let Some(event) = Event::parse(line) else { return };
                 self.progress = Instant::now();
-                if event.group == WATCH_GROUP {
-                    self.watched.event(&event);
-                    return;
-                }
                 self.expectations.iter_mut().for_each(|one| one.event(&event, &self.target));
                 if let WantedEnd::Hit(wanted) = &self.test.test.end {
                     let (group, name) = wanted.split_once('/').map_or((None, wanted.as_str()), |(g, e)| (Some(g), e));
@@ -312,6 +277,7 @@ impl Run<'_> {
                     self.end_seen = self.end_seen || is_it;
                 }
             }
+            Happening::Watched(_) => self.progress = Instant::now(),
             Happening::Stderr(_) | Happening::Machine(_) => {}
         }
     }
@@ -382,16 +348,14 @@ impl Run<'_> {
         if stop == Some(Stop::Interrupted) {
             return (Verdict::Interrupted, "the run was interrupted".to_owned());
         }
-        match (&end, wanted) {
-            (End::Killed(signal), _) => return (Verdict::QemuFailed, format!("QEMU was killed by signal {signal}")),
-            (End::Exit(status), WantedEnd::Exit(other)) if status == other => {}
-            (End::Exit(status), _) => return (Verdict::QemuFailed, format!("QEMU exited with status {status}")),
-            _ => {}
+        if let End::Killed(_) | End::Exit(_) = end {
+            return (Verdict::QemuFailed, end.to_string());
         }
-        if let Some((_, text)) = self.watched.panic.as_ref().filter(|_| *wanted != WantedEnd::Panic) {
-            return (Verdict::Panic, text.clone());
+        let watched = guest.watched();
+        if let Some(text) = watched.panic_text(&guest.console()).filter(|_| *wanted != WantedEnd::Panic) {
+            return (Verdict::Panic, text);
         }
-        if !self.has_booted() {
+        if !self.has_booted(guest) {
             let reason = self.problem.clone().unwrap_or_else(|| match &end {
                 End::Ended => format!("after {:.0} s the kernel had not started", guest.elapsed().as_secs_f64()),
                 end => format!("the kernel had not started when the machine ended ({end})"),
@@ -399,8 +363,8 @@ impl Run<'_> {
             return (Verdict::NeverBooted, reason);
         }
         let may_oops = self.test.test.allow_oops || *wanted == WantedEnd::Panic;
-        if let Some(text) = self.watched.oops.as_ref().filter(|_| !may_oops) {
-            return (Verdict::Oops, text.clone());
+        if let Some(text) = watched.oops_text().filter(|_| !may_oops) {
+            return (Verdict::Oops, text);
         }
         match stop {
             Some(Stop::Hang) => {
@@ -421,10 +385,10 @@ impl Run<'_> {
         let as_wanted = match wanted {
             WantedEnd::PowerOff => end == End::PowerOff,
             WantedEnd::Reboot => end == End::Reset,
-            WantedEnd::Panic => self.watched.panic.is_some(),
+            WantedEnd::Panic => watched.panic.is_some(),
             WantedEnd::Hit(_) | WantedEnd::Console(_) => stop == Some(Stop::Wanted) || self.end_seen,
             WantedEnd::Done => true,
-            WantedEnd::Exit(status) => end == End::Exit(*status),
+            WantedEnd::Exit(wanted) => matches!(&end, End::Quit { status, .. } if i32::from(*status) == *wanted),
         };
         if !as_wanted && end == End::Reset {
             return (Verdict::Reboot, format!("the guest rebooted, and had to end by {wanted}"));
@@ -436,16 +400,12 @@ impl Run<'_> {
         self.seen()
     }
 
-    fn has_booted(&self) -> bool {
+    fn has_booted(&self, guest: &Guest) -> bool {
         // A guest that is no Linux has no such function.
         let has_start = matches!(self.target.symbol(None, "start_kernel"), SymbolLookup::One { .. });
-        let own = |probe: &&Profile| probe.group == WATCH_GROUP;
-        let counted = |own_ones: bool| self.counts.iter().filter(move |it| own(it) == own_ones).any(|it| it.hits > 0);
-        if has_start {
-            self.watched.starts > 0 || counted(true) || counted(false)
-        } else {
-            self.found || counted(false)
-        }
+        let counted = self.counts.iter().any(|probe| probe.hits > 0);
+        let seen = if has_start { guest.watched().starts > 0 } else { self.found };
+        seen || counted
     }
 
     /// A probe that has not hit, though nobody says that it may not.

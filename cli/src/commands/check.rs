@@ -15,8 +15,9 @@ use crate::{Failure, Outcome};
 /// What a file holds.
 struct Definitions {
     probes: Vec<ProbeConfig>,
-    /// The kernel that the file itself names.
+    /// The kernel and more symbols that the file itself names.
     kernel: Option<PathBuf>,
+    symbols: Vec<PathBuf>,
     /// Of a boot test: its file, and what it expects of its probes.
     expect: Vec<(PathBuf, Expect)>,
 }
@@ -33,23 +34,26 @@ pub(crate) fn check(args: &Check) -> Outcome {
             Err(error) => mistakes.push(format!("--def '{line}'\n{error}")),
         }
     }
-    let mut groups = vec![Definitions { probes: given, kernel: None, expect: Vec::new() }];
+    let mut groups = vec![Definitions { probes: given, kernel: None, symbols: Vec::new(), expect: Vec::new() }];
     for file in &args.files {
         match read(file) {
             Ok(definitions) => groups.push(definitions),
             Err(mistake) => mistakes.push(mistake),
         }
     }
-    let mut loaded: Vec<(PathBuf, KernelImage)> = Vec::new();
-    for Definitions { probes, kernel, expect } in groups.iter().filter(|group| !group.probes.is_empty()) {
+    let mut loaded: Vec<(Vec<PathBuf>, KernelImage)> = Vec::new();
+    for Definitions { probes, kernel, symbols, expect } in groups.iter().filter(|group| !group.probes.is_empty()) {
         let kernel = args.kernel.as_ref().or(kernel.as_ref()).ok_or_else(|| {
             Failure::usage("--kernel: no kernel image is named, and without one no place can be resolved")
         })?;
-        if !loaded.iter().any(|(path, _)| path == kernel) {
-            let image = KernelImage::load(kernel).map_err(|error| Failure::new(format!("--kernel: {error}")))?;
-            loaded.push((kernel.clone(), image));
+        let symbols: Vec<PathBuf> = args.symbols.iter().chain(symbols).cloned().collect();
+        let files: Vec<PathBuf> = std::iter::once(kernel).chain(&symbols).cloned().collect();
+        if !loaded.iter().any(|(paths, _)| *paths == files) {
+            let image =
+                KernelImage::load_all(kernel, &symbols).map_err(|error| Failure::new(format!("--kernel: {error}")))?;
+            loaded.push((files.clone(), image));
         }
-        let Some((_, image)) = loaded.iter().find(|(path, _)| path == kernel) else { continue };
+        let Some((_, image)) = loaded.iter().find(|(paths, _)| *paths == files) else { continue };
         let mut boot = Boot::new(kernel);
         if let Some(name) = &args.arch {
             boot = boot.arch(arch(name)?);
@@ -83,24 +87,14 @@ pub(crate) fn check(args: &Check) -> Outcome {
 
 fn read(path: &Path) -> Result<Definitions, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-    if path.extension().is_some_and(|extension| extension == "toml") {
-        if boot_test::is_test(&text) {
-            let test = boot_test::TestFile::parse(path, &text).map_err(|error| error.to_string())?;
-            let expect = test.expect.into_iter().map(|expect| (path.to_owned(), expect)).collect();
-            return Ok(Definitions { probes: test.probes, kernel: test.guest.kernel, expect });
-        }
-        let config = qkprobe_lang::Config::parse(&path.display().to_string(), &text).map_err(|it| it.to_string())?;
-        return Ok(Definitions { probes: config.probes, kernel: config.kernel.into_iter().next(), expect: Vec::new() });
+    if boot_test::is_test(&text) {
+        let test = boot_test::TestFile::parse(path, &text).map_err(|error| error.to_string())?;
+        let expect = test.expect.into_iter().map(|expect| (path.to_owned(), expect)).collect();
+        let (kernel, symbols) = (test.guest.kernel, test.guest.symbols);
+        return Ok(Definitions { probes: test.probes, kernel, symbols, expect });
     }
-    let mut probes = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let origin = format!("{}:{}", path.display(), number + 1);
-        let probe = ProbeConfig::from_line(line, origin.clone()).map_err(|error| format!("{origin}\n{error}"))?;
-        probes.push(probe);
-    }
-    Ok(Definitions { probes, kernel: None, expect: Vec::new() })
+    let config = qkprobe_lang::Config::parse(&path.display().to_string(), &text).map_err(|it| it.to_string())?;
+    let mut kernels = config.kernel.into_iter();
+    let kernel = kernels.next();
+    Ok(Definitions { probes: config.probes, kernel, symbols: kernels.collect(), expect: Vec::new() })
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use qkprobe_harness::control::{Control, Profile};
 use qkprobe_harness::event::Event;
-use qkprobe_harness::{Error, escape, find};
+use qkprobe_harness::{Error, escape, find, units};
 use serde_json::{Value, json};
 
 use super::{Interrupt, say};
@@ -81,8 +81,8 @@ pub(crate) fn del(args: &Select) -> Outcome {
             let number = |key| probe.get(key).and_then(Value::as_u64).unwrap_or(0);
             let (group, name) = (text(&probe, "group"), text(&probe, "event"));
             let line = format!(
-                "{group}/{name}: {} hits, {} missed, {} dropped",
-                number("hits"),
+                "{group}/{name}: {}, {} missed, {} dropped",
+                units::counted(number("hits"), "hit"),
                 number("missed"),
                 number("dropped")
             );

@@ -45,7 +45,7 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
     let guests = find::guests();
     tell(format!("guests with a control socket: {}", guests.len()))?;
     for guest in guests {
-        let line = format!("  process {}: {}, {}", guest.pid, guest.kernel, guest.socket.display());
+        let line = format!("  process {}: {guest}, {}", guest.pid, guest.socket.display());
         tell(escape::line(line.as_bytes()))?;
     }
     let mut works = false;
@@ -53,15 +53,18 @@ pub(crate) fn doctor(args: &Doctor) -> Outcome {
         tell(String::new())?;
         let programs = programs(args, row);
         if programs.is_empty() {
-            tell(format!("{}: no {} in $PATH", row.name, row.program()))?;
+            let error = qemu::find(row, None).err().map(|error| error.to_string()).unwrap_or_default();
+            tell(format!("{}: {error}", row.name))?;
             continue;
         }
         if row.isa().is_none() {
             tell(format!("{}: {} is here, but this version of qkprobe cannot decode {0}", row.name, row.program()))?;
             continue;
         }
+        let taken = qemu::find(row, None).ok();
         for program in programs {
-            works |= one(row, &program, plugin.as_deref(), &mut tell)?;
+            let is_taken = taken.as_ref() == Some(&program);
+            works |= one(row, &program, is_taken, plugin.as_deref(), &mut tell)?;
         }
     }
     if works { Ok(0) } else { Err(Failure::new("no QEMU here works with the plugin: see above")) }
@@ -79,6 +82,7 @@ fn programs(args: &Doctor, row: &GuestArch) -> Vec<PathBuf> {
 fn one(
     row: &GuestArch,
     program: &Path,
+    is_taken: bool,
     plugin: Option<&Path>,
     tell: &mut impl FnMut(String) -> Result<(), Failure>,
 ) -> Result<bool, Failure> {
@@ -114,6 +118,9 @@ fn one(
         let least =
             if release >= since { String::new() } else { format!(" (needs QEMU {}.{})", since.major, since.minor) };
         tell(format!("  {mark}  {what}{least}"))?;
+    }
+    if is_taken {
+        tell("  taken  where no --qemu names another".to_owned())?;
     }
     if !row.multi_thread {
         tell("  note   one vCPU: this machine has no more".to_owned())?;

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod run;
 pub(crate) mod screen;
+pub(crate) mod status;
 pub(crate) mod symbols;
 pub(crate) mod test;
 

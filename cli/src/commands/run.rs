@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qkprobe_harness::control::Profile;
-use qkprobe_harness::guest::{End, Guest};
+use qkprobe_harness::guest::Guest;
 use qkprobe_harness::streams::Happening;
-use qkprobe_harness::{Boot, ImageTarget, boot, check};
+use qkprobe_harness::{Boot, ImageTarget, boot, boot_test, check, positions, units};
 use qkprobe_lang::{Config, Format, ProbeConfig};
 use qkprobe_symbols::KernelImage;
 
 use super::screen::Screen;
-use super::{Interrupt, arch};
+use super::{Interrupt, arch, status};
 use crate::args::{BootArgs, Color, Run, TraceFormat, Until};
 use crate::{Failure, Outcome};
 
@@ -21,10 +21,8 @@ const STATUS: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Exit statuses; the others are in `--help`.
-const REBOOTED: u8 = 10;
-const KILLED: u8 = 11;
-const UNMET: u8 = 12;
+/// How long a guest may be silent before the end of a run says so.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// What is said on the command line about the boot.
 pub(crate) fn boot(args: &BootArgs, kernel: &Path) -> Result<Boot, Failure> {
@@ -56,22 +54,42 @@ pub(crate) fn boot(args: &BootArgs, kernel: &Path) -> Result<Boot, Failure> {
     if let Some(seed) = args.seed {
         boot = boot.seed(seed);
     }
+    for file in &args.symbols {
+        boot = boot.symbols(file);
+    }
     Ok(boot)
 }
 
-/// A settings file, parsed here so that a mistake is told before anything starts.
+/// A file of probes, parsed here so that a mistake is told before anything starts.
 pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(format!("-c {}: cannot be read: {error}", path.display())))?;
+    if boot_test::is_test(&text) {
+        let path = path.display();
+        return Err(Failure::usage(format!("-c {path}: this is a boot test: run it with `qkprobe test {path}`")));
+    }
     Config::parse(&path.display().to_string(), &text).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Checks every definition, if the ISA is one that this build decodes.
-pub(crate) fn check_all(probes: &[ProbeConfig], boot: &Boot, image: &KernelImage) -> Result<(), Failure> {
+/// Checks every definition, and that the event of `--until` is one of them, if the ISA is one that this build decodes.
+fn check_all(args: &Run, probes: &[ProbeConfig], boot: &Boot, image: &KernelImage) -> Result<(), Failure> {
+    probes.iter().try_for_each(status::check)?;
     let Some(isa) = boot.arch_for(image)?.isa() else { return Ok(()) };
-    check::check(probes, &ImageTarget { arch: isa, image: Some(image) })
-        .map(drop)
-        .map_err(|mistakes| Failure::usage(mistakes.join("\n")))
+    let checked = check::check(probes, &ImageTarget { arch: isa, image: Some(image) })
+        .map_err(|mistakes| Failure::usage(mistakes.join("\n")))?;
+    let Some(until) = &args.until else { return Ok(()) };
+    let events: Vec<_> = checked.iter().map(|one| (&*one.definition.group, &*one.definition.event)).collect();
+    if events.iter().any(|(group, event)| until.means(group, event)) {
+        return Ok(());
+    }
+    let near = units::nearest(&until.event, events.iter().map(|(_, event)| *event));
+    let names: Vec<_> = events.iter().map(|(group, event)| format!("{group}/{event}")).collect();
+    let hint = match near {
+        Some(near) if near != until.event => format!("did you mean {near}?"),
+        _ if names.is_empty() => "there is no probe that could hit".to_owned(),
+        _ => format!("these exist: {}", names.join(", ")),
+    };
+    Err(Failure::usage(format!("--until: no probe has the event '{until}'; {hint}")))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -93,9 +111,13 @@ pub(crate) fn run(args: &Run, color: Color) -> Outcome {
             "no kernel: name the image with --kernel FILE, or with kernel = \"FILE\" in a file given with -c",
         )
     })?;
-    let image = Arc::new(KernelImage::load(&kernel).map_err(|error| Failure::new(error.to_string()))?);
-    let boot = boot(&args.boot, &kernel)?.image(Arc::clone(&image));
-    check_all(&probes, &boot, &image)?;
+    // The plugin takes those of the files too.
+    let others = configs.iter().flat_map(|config| &config.kernel).filter(|other| **other != kernel);
+    let symbols: Vec<PathBuf> = args.boot.symbols.iter().chain(others).cloned().collect();
+    let image = KernelImage::load_all(&kernel, &symbols).map_err(|error| Failure::new(error.to_string()))?;
+    let image = Arc::new(image);
+    let boot = boot(&args.boot, &kernel)?.image(Arc::clone(&image)).watch();
+    check_all(args, &probes, &boot, &image)?;
     let boot = outputs(boot, args, &configs)?;
 
     let interrupt = Interrupt::catch()?;
@@ -115,9 +137,10 @@ pub(crate) fn run(args: &Run, color: Color) -> Outcome {
         guest.pid(),
         boot.control_path(&guest).display()
     ));
-    let how = watch(args, &mut guest, &mut screen, &interrupt)?;
+    let (status, how) = watch(args, &mut guest, &mut screen, &interrupt)?;
     screen.end();
-    Ok(how)
+    screen.note(&format!("qkprobe: after {:.1} s: {how}", guest.elapsed().as_secs_f64()));
+    Ok(status)
 }
 
 /// Where trace, summary and control socket go.
@@ -127,12 +150,6 @@ fn outputs(mut boot: Boot, args: &Run, configs: &[Config]) -> Result<Boot, Failu
     }
     for path in &args.config {
         boot = boot.plugin_arg(format!("config={}", absolute(path)?.display()));
-    }
-    if !args.symbols.is_empty() {
-        let kernel = args.boot.kernel.iter().chain(configs.iter().flat_map(|config| &config.kernel)).next();
-        for file in kernel.into_iter().chain(&args.symbols) {
-            boot = boot.plugin_arg(format!("kernel={}", absolute(file)?.display()));
-        }
     }
     let format = match args.format {
         TraceFormat::Json => boot::TraceFormat::Json,
@@ -158,47 +175,74 @@ fn outputs(mut boot: Boot, args: &Run, configs: &[Config]) -> Result<Boot, Failu
     Ok(boot.qemu_args(args.qemu_args.iter().cloned()))
 }
 
-/// Shows what happens until there is a reason to end.
-fn watch(args: &Run, guest: &mut Guest, screen: &mut Screen, interrupt: &Interrupt) -> Outcome {
+/// Shows what happens until there is a reason to end: the exit status, and how the guest ended.
+fn watch(args: &Run, guest: &mut Guest, screen: &mut Screen, interrupt: &Interrupt) -> Result<(u8, String), Failure> {
     let mut counts = Counts::default();
     let (mut next_look, mut next_status) = (Instant::now(), Instant::now());
     let mut last_output = Instant::now();
-    let status = loop {
+    // The status, and why this side ends it; `None`: the guest ended by itself.
+    let reason = loop {
         let over = guest.is_over();
         match guest.next(POLL) {
             Some(happening) => {
                 last_output = Instant::now();
                 show(screen, &happening)?;
             }
-            None if over => break ended(args, guest, &counts),
+            None if over => break None,
             None => {}
         }
         if last_output.elapsed() > LOOK {
             screen.flush();
         }
         if let Some(status) = interrupt.status() {
-            break status;
+            break Some((status, "interrupted".to_owned()));
         }
-        if screen.closed || args.limit.is_some_and(|limit| guest.elapsed() >= limit) {
-            break 0;
+        if screen.closed {
+            break Some((0, "nobody reads the trace any more".to_owned()));
         }
-        if args.until.is_some() && Instant::now() >= next_look {
+        if args.limit.is_some_and(|limit| guest.elapsed() >= limit) {
+            break Some((0, "the time of --for is over".to_owned()));
+        }
+        if let Some(until) = args.until.as_ref().filter(|_| Instant::now() >= next_look) {
             next_look = Instant::now() + LOOK;
             counts.read(guest);
-            if args.until.as_ref().is_some_and(|until| counts.meets(until)) {
-                break 0;
+            if counts.meets(until) {
+                break Some((0, format!("{until} has hit {} as --until says", times(counts.hits(until)))));
             }
         }
-        if Instant::now() >= next_status && !args.quiet {
+        if Instant::now() >= next_status {
             next_status = Instant::now() + STATUS;
             counts.read(guest);
-            screen.set_status(counts.status(guest));
+            if !args.quiet {
+                screen.set_status(counts.status(guest));
+            }
         }
     };
     screen.set_status(String::new());
+    let silence = last_output.max(counts.changed.unwrap_or(last_output)).elapsed();
+    let silence = reason.as_ref().filter(|_| silence >= SILENCE).map(|_| silent(guest, silence));
     let mut failure = None;
     guest.stop(|happening| failure = failure.take().or(show(screen, happening).err()));
-    failure.map_or(Ok(status), Err)
+    failure.map_or(Ok(()), Err)?;
+    let told = guest.ending().unwrap_or_default();
+    Ok(match reason {
+        None => (status::of(args, guest, &counts), told),
+        Some((status, why)) => (status, format!("{why}; {told}{}", silence.unwrap_or_default())),
+    })
+}
+
+/// What a guest that does nothing looks like.
+fn silent(guest: &mut Guest, time: Duration) -> String {
+    let mut text = format!(", with no hit and nothing on the console for the last {:.1} s", time.as_secs_f64());
+    for place in positions::of(guest).into_iter().flatten() {
+        text += &format!("\nqkprobe:   {place}");
+    }
+    text
+}
+
+/// `once`, `3 times`.
+fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 fn show(screen: &mut Screen, happening: &Happening) -> Result<(), Failure> {
@@ -213,34 +257,17 @@ fn show(screen: &mut Screen, happening: &Happening) -> Result<(), Failure> {
             }
         }
         Happening::Stderr(line) => screen.note(&qkprobe_harness::escape::line(line.as_bytes())),
-        Happening::Machine(_) => {}
+        Happening::Watched(_) | Happening::Machine(_) => {}
     }
     Ok(())
 }
 
-/// The exit status for a guest that ended by itself.
-fn ended(args: &Run, guest: &Guest, counts: &Counts) -> u8 {
-    let summary = guest.summary();
-    let met = |until: &Until| {
-        let probes = summary.iter().flat_map(|summary| &summary.probes);
-        let hits = probes.filter(|probe| until.event == probe.name);
-        let hits = hits.filter(|probe| until.group.as_ref().is_none_or(|group| *group == probe.group));
-        counts.meets(until) || hits.map(|probe| probe.hits).sum::<u64>() >= until.hits
-    };
-    match (guest.end(), &args.until) {
-        (Some(End::PowerOff), Some(until)) if met(until) => 0,
-        (Some(End::PowerOff | End::Reset), Some(_)) => UNMET,
-        (Some(End::PowerOff | End::Ended) | None, _) => 0,
-        (Some(End::Reset), None) => REBOOTED,
-        (Some(End::Killed(_)), _) => KILLED,
-        (Some(End::Exit(status)), _) => u8::try_from(status).unwrap_or(1),
-    }
-}
-
 /// Hits so far, and when.
 #[derive(Debug, Default)]
-struct Counts {
+pub(crate) struct Counts {
     now: Vec<Profile>,
+    /// When one of them was last seen to grow.
+    changed: Option<Instant>,
     at: Option<Instant>,
     before: Vec<Profile>,
     before_at: Option<Instant>,
@@ -257,6 +284,10 @@ impl Counts {
             self.found = status.kernel_found;
             self.held = status.held.iter().map(|held| format!("vCPU {} held by {}", held.vcpu, held.event)).collect();
         }
+        let total = |list: &[Profile]| list.iter().map(|probe| probe.hits).sum::<u64>();
+        if total(&profile) != total(&self.now) {
+            self.changed = Some(Instant::now());
+        }
         if self.before_at.is_none_or(|at| at.elapsed() >= STATUS) {
             self.before = std::mem::take(&mut self.now);
             self.before_at = self.at;
@@ -265,10 +296,12 @@ impl Counts {
         self.at = Some(Instant::now());
     }
 
-    fn meets(&self, until: &Until) -> bool {
-        let probes = self.now.iter().filter(|probe| probe.event == until.event);
-        let probes = probes.filter(|probe| until.group.as_ref().is_none_or(|group| *group == probe.group));
-        probes.map(|probe| probe.hits).sum::<u64>() >= until.hits
+    fn hits(&self, until: &Until) -> u64 {
+        self.now.iter().filter(|probe| until.means(&probe.group, &probe.event)).map(|probe| probe.hits).sum()
+    }
+
+    pub(crate) fn meets(&self, until: &Until) -> bool {
+        self.hits(until) >= until.hits
     }
 
     /// `12.3 s  running  open 412 (30/s)  faults 1873 (200/s)`.

@@ -83,7 +83,7 @@ impl Screen {
         if self.pending.is_empty() {
             return;
         }
-        let line = escape::line(&self.pending);
+        let line = escape::console_line(&self.pending);
         self.pending.clear();
         let style = self.stderr_style;
         self.note(&format!("{style}guest | {line}{style:#}"));

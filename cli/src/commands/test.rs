@@ -141,18 +141,19 @@ fn settings(args: &Test) -> Result<Settings, Failure> {
     });
     // Once, and not as the verdict of each test.
     plugin::find(boot.plugin.as_deref())?;
-    for (option, path) in [("--kernel", &boot.kernel), ("--initrd", &boot.initrd), ("--init", &boot.init)] {
-        if let Some(path) = path {
-            fs::metadata(path).map_err(|error| {
-                let failure = Failure::usage(format!("{option} {}: {error}", path.display()));
-                // A commit that does not build is none that fails.
-                let is_not_built = option == "--kernel" && error.kind() == io::ErrorKind::NotFound;
-                if args.bisect && is_not_built { Failure { status: BISECT_SKIP, ..failure } } else { failure }
-            })?;
-        }
+    let named = [("--kernel", &boot.kernel), ("--initrd", &boot.initrd), ("--init", &boot.init)];
+    let named = named.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
+    for (option, path) in named.chain(boot.symbols.iter().map(|path| ("--symbols", path))) {
+        fs::metadata(path).map_err(|error| {
+            let failure = Failure::usage(format!("{option} {}: {error}", path.display()));
+            // A commit that does not build is none that fails.
+            let is_not_built = option == "--kernel" && error.kind() == io::ErrorKind::NotFound;
+            if args.bisect && is_not_built { Failure { status: BISECT_SKIP, ..failure } } else { failure }
+        })?;
     }
     Ok(Settings {
         kernel: boot.kernel.clone(),
+        symbols: boot.symbols.clone(),
         initrd: boot.initrd.clone(),
         init: boot.init.clone(),
         arch: boot.arch.as_deref().map(arch).transpose()?,

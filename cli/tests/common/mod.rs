@@ -55,6 +55,18 @@ impl Place {
         self.write("initrd.img", script.append_to(init).unwrap());
     }
 
+    /// The kernel as an ELF file that names nothing, and its System.map: its own kallsyms are destroyed.
+    pub(crate) fn without_names(&self) -> (Vec<u8>, String) {
+        use std::fmt::Write as _;
+
+        let image = qkprobe_symbols::KernelImage::load(&self.path("vmlinuz")).unwrap();
+        let mut map = String::new();
+        for symbol in image.symbols.iter() {
+            writeln!(map, "{:016x} {} {}", symbol.addr.0, symbol.kind, symbol.name).unwrap();
+        }
+        (elf_without_names(&image.segments), map)
+    }
+
     /// A program that sees this place only.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -203,4 +215,38 @@ pub(crate) fn workspace() -> &'static Path {
 pub(crate) fn assert_harmless(text: &str) {
     let bad: Vec<char> = text.chars().filter(|c| c.is_control() && *c != '\n' || *c == '\u{202e}').collect();
     assert_eq!(bad, Vec::<char>::new(), "{text}");
+}
+
+/// An x86_64 ELF file of these segments, in which no table of names is left.
+fn elf_without_names(segments: &[qkprobe_symbols::Segment]) -> Vec<u8> {
+    const HEADER: usize = 64;
+    const PROGRAM_HEADER: usize = 56;
+    let count = u16::try_from(segments.len()).unwrap();
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    // ET_EXEC, EM_X86_64, version 1; the entry; program headers behind this one; no sections.
+    file.extend([2_u16, 62].iter().flat_map(|it| it.to_le_bytes()));
+    file.extend(1_u32.to_le_bytes());
+    file.extend([segments[0].addr.0, HEADER as u64, 0].iter().flat_map(|it| it.to_le_bytes()));
+    file.extend(0_u32.to_le_bytes());
+    file.extend([HEADER as u16, PROGRAM_HEADER as u16, count, 64, 0, 0].iter().flat_map(|it| it.to_le_bytes()));
+    let mut at = HEADER + PROGRAM_HEADER * segments.len();
+    for segment in segments {
+        // PT_LOAD; readable and writable, and executable where it says so.
+        file.extend([1_u32, if segment.executable { 7 } else { 6 }].iter().flat_map(|it| it.to_le_bytes()));
+        let len = segment.bytes.len() as u64;
+        let fields = [at as u64, segment.addr.0, segment.phys, len, len, 0x1000];
+        file.extend(fields.iter().flat_map(|it| it.to_le_bytes()));
+        at += segment.bytes.len();
+    }
+    for segment in segments {
+        let mut bytes = segment.bytes.to_vec();
+        // The tokens of kallsyms: the digits follow each other in them.
+        let digits = b"0\x001\x002\x003\x004\x005\0";
+        while let Some(tokens) = bytes.windows(digits.len()).position(|window| window == digits) {
+            bytes[tokens] = b'!';
+        }
+        file.extend(bytes);
+    }
+    file
 }
