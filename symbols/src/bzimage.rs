@@ -2,8 +2,8 @@
 
 use qkprobe_arch::ByteOrder;
 
-use crate::bytes::{read_u16, read_u32};
-use crate::decompress::Method;
+use crate::bytes::{beginning, read_u16, read_u32};
+use crate::decompress::{METHOD_NAMES, Method};
 use crate::error::ErrorKind;
 
 /// Offsets of the boot header's fields.
@@ -63,8 +63,8 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, ErrorKind> {
         }
         None if payload.starts_with(b"\x7fELF") => Ok(payload.to_vec()),
         None => Err(unusable(format!(
-            "its payload at {offset:#x} begins with {:02x?}, which is none of gzip, xz, lz4, zstd, lzma, bzip2, ELF",
-            payload.get(..6).unwrap_or(payload)
+            "its payload at {offset:#x} begins with {}, which is no ELF file and none of {METHOD_NAMES}",
+            beginning(payload)
         ))),
     }
 }
@@ -100,7 +100,7 @@ mod tests {
         assert!(with(0x206, &[0x07, 0x02]).contains("boot protocol 2.07"));
         assert!(with(0x248, &[0xff; 4]).contains("the packed kernel"));
         assert!(with(0x24c, &[0xff; 4]).contains("the packed kernel"));
-        assert!(with(0x248, &[0; 4]).contains("none of gzip, xz"));
+        assert!(with(0x248, &[0; 4]).contains("none of gzip, bzip2"));
         assert!(with(0x24c, &[20, 0, 0, 0]).contains("lz4 data at byte 0x410"));
         let size = packed().len() - 16 - 4;
         assert!(with(size, &[1, 2, 0, 0]).contains("513"));

@@ -5,6 +5,7 @@ use std::io::Read;
 
 use crate::MAX_IMAGE_BYTES;
 use crate::error::ErrorKind;
+use crate::lzop;
 
 /// A method that Linux kernels are packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,12 @@ pub(crate) enum Method {
     /// The format before xz.
     Lzma,
     Bzip2,
+    /// LZO in the container of `lzop`.
+    Lzo,
 }
+
+/// All of them, for messages.
+pub(crate) const METHOD_NAMES: &str = "gzip, bzip2, lzma, xz, lzo, lz4, zstd";
 
 /// The block size of the legacy LZ4 frame.
 const LZ4_BLOCK_BYTES: usize = 8 << 20;
@@ -35,6 +41,7 @@ impl Method {
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some(Self::Bzip2),
             // Properties byte lc=3 lp=0 pb=2, and a dictionary of a power of two: the low bytes are zero.
             [0x5d, 0, 0, _, _, ..] => Some(Self::Lzma),
+            _ if bytes.starts_with(lzop::MAGIC) => Some(Self::Lzo),
             _ => None,
         }
     }
@@ -48,6 +55,7 @@ impl Method {
             Self::Zstd => "zstd",
             Self::Lzma => "lzma",
             Self::Bzip2 => "bzip2",
+            Self::Lzo => "lzo",
         }
     }
 
@@ -61,6 +69,10 @@ impl Method {
 
     fn unpack_at_most(self, limit: usize, bytes: &[u8], offset: usize) -> Result<Vec<u8>, ErrorKind> {
         let failed = |reason: String| ErrorKind::Unpack { method: self.name(), offset, reason };
+        let told = |error| match error {
+            Failure::TooBig => too_big(limit),
+            Failure::Corrupt(reason) => failed(reason),
+        };
         let xz = |stream: Result<liblzma::stream::Stream, liblzma::stream::Error>| match stream {
             Ok(stream) => self.read_all(limit, liblzma::bufread::XzDecoder::new_stream(bytes, stream), offset),
             Err(error) => Err(failed(error.to_string())),
@@ -74,10 +86,8 @@ impl Method {
                 Ok(decoder) => self.read_all(limit, decoder, offset),
                 Err(error) => Err(failed(error.to_string())),
             },
-            Self::Lz4 => unpack_lz4_legacy(limit, bytes).map_err(|error| match error {
-                Lz4Error::TooBig => too_big(limit),
-                Lz4Error::Corrupt(reason) => failed(reason),
-            }),
+            Self::Lz4 => unpack_lz4_legacy(limit, bytes).map_err(told),
+            Self::Lzo => lzop::unpack(limit, bytes).map_err(told),
         }
     }
 
@@ -99,15 +109,19 @@ fn too_big(limit: usize) -> ErrorKind {
     ErrorKind::TooBig { what: "unpacks to", limit }
 }
 
-enum Lz4Error {
+/// Why blocks give nothing.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// More than the limit.
     TooBig,
+    /// Corrupt, cut short, or of a kind that no kernel has.
     Corrupt(String),
 }
 
 /// Magic, then blocks: a little-endian length and that many packed bytes, each unpacking to at most 8 MiB. The
 /// frame has no end mark: it ends with the file, or where a length does not fit, which is the unpacked size that
 /// the kernel's build appends.
-fn unpack_lz4_legacy(limit: usize, bytes: &[u8]) -> Result<Vec<u8>, Lz4Error> {
+fn unpack_lz4_legacy(limit: usize, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut unpacked = Vec::new();
     let mut rest = bytes.get(4..).unwrap_or_default();
     let mut block = vec![0; LZ4_BLOCK_BYTES];
@@ -117,18 +131,18 @@ fn unpack_lz4_legacy(limit: usize, bytes: &[u8]) -> Result<Vec<u8>, Lz4Error> {
             if after.is_empty() && unpacked.len() as u64 & 0xffff_ffff == u64::from(length) {
                 break;
             }
-            return Err(Lz4Error::Corrupt(format!("a block of {length} bytes, but only {} are left", after.len())));
+            return Err(Failure::Corrupt(format!("a block of {length} bytes, but only {} are left", after.len())));
         };
         let count = lz4_flex::block::decompress_into(packed, &mut block)
-            .map_err(|error| Lz4Error::Corrupt(error.to_string()))?;
+            .map_err(|error| Failure::Corrupt(error.to_string()))?;
         if unpacked.len() + count > limit {
-            return Err(Lz4Error::TooBig);
+            return Err(Failure::TooBig);
         }
         unpacked.extend_from_slice(block.get(..count).unwrap_or_default());
         rest = next;
     }
     if unpacked.is_empty() || (1..4).contains(&rest.len()) {
-        return Err(Lz4Error::Corrupt("it ends in the middle of a block's length".into()));
+        return Err(Failure::Corrupt("it ends in the middle of a block's length".into()));
     }
     Ok(unpacked)
 }
@@ -139,7 +153,9 @@ pub(crate) mod tests {
 
     use super::*;
 
-    const METHODS: [Method; 6] = [Method::Gzip, Method::Xz, Method::Lz4, Method::Zstd, Method::Lzma, Method::Bzip2];
+    /// What a kernel's build offers (`init/Kconfig`), but for no packing at all.
+    pub(crate) const METHODS: [Method; 7] =
+        [Method::Gzip, Method::Xz, Method::Lz4, Method::Zstd, Method::Lzma, Method::Bzip2, Method::Lzo];
 
     /// Packs as the kernel's build does, without the appended size.
     pub(crate) fn pack(method: Method, bytes: &[u8]) -> Vec<u8> {
@@ -164,6 +180,7 @@ pub(crate) mod tests {
                 let options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
                 encode(liblzma::stream::Stream::new_lzma_encoder(&options).unwrap())
             }
+            Method::Lzo => crate::lzop::tests::pack(bytes),
             Method::Zstd => ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest),
             Method::Lz4 => {
                 let mut packed = vec![0x02, 0x21, 0x4c, 0x18];

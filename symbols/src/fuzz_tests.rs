@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use crate::decompress::Method;
-use crate::decompress::tests::pack;
+use crate::decompress::tests::{METHODS, pack};
 use crate::testing::{
     GLOBAL_FUNC, GLOBAL_OBJECT, LOCAL_FILE, LOCAL_NOTYPE, LOCAL_SECTION, Layout, Load, PerCpu, Sym, WEAK_FUNC, bzimage,
     elf, stripped, stripped_kernel,
@@ -15,8 +15,6 @@ use crate::{ByteOrder, GuestAddr, KernelImage, TextIndex};
 /// Random inputs of one `cargo test`, of at most so many bytes.
 const RANDOM: usize = 500;
 const MAX_LEN: usize = 60;
-
-const METHODS: [Method; 6] = [Method::Gzip, Method::Xz, Method::Lz4, Method::Zstd, Method::Lzma, Method::Bzip2];
 
 /// With a symbol table.
 static ELF: LazyLock<Vec<Vec<u8>>> =

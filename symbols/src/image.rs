@@ -8,6 +8,7 @@ use std::sync::Arc;
 use qkprobe_arch::{ByteOrder, GuestAddr};
 
 use crate::MAX_IMAGE_BYTES;
+use crate::bytes::beginning;
 use crate::decompress::Method;
 use crate::error::{Error, ErrorKind};
 use crate::patch_sites::PatchSites;
@@ -194,7 +195,7 @@ fn read(mut bytes: Vec<u8>) -> Result<KernelImage, ErrorKind> {
             Some(method) => bytes = method.unpack(&bytes, 0)?,
             None => {
                 return Err(ErrorKind::NotAKernel {
-                    seems: format!("no kernel (it begins with {:02x?})", bytes.get(..8).unwrap_or(&bytes)),
+                    seems: format!("no kernel (it begins with {})", beginning(&bytes)),
                     advice: "give a vmlinux, a vmlinuz, a System.map or a copy of /proc/kallsyms",
                 });
             }
@@ -284,6 +285,8 @@ fn other_format(bytes: &[u8]) -> Option<ErrorKind> {
         ("a zip archive", "unpack it and give the vmlinuz or vmlinux in it")
     } else if begins(&[0xd0, 0x0d, 0xfe, 0xed]) {
         ("a device tree or FIT image", "give the vmlinux of the same build")
+    } else if begins(&[0x04, 0x22, 0x4d, 0x18]) {
+        ("packed in the new LZ4 frame, which no kernel is", "unpack it (`lz4 -d`)")
     } else if begins(b"QFI\xfb") {
         ("a qcow2 disk image", "give the kernel that boots from it")
     } else {
@@ -295,7 +298,7 @@ fn other_format(bytes: &[u8]) -> Option<ErrorKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decompress::tests::pack;
+    use crate::decompress::tests::{METHODS, pack};
     use crate::testing::{Layout, PerCpu, stripped_kernel};
 
     fn error(bytes: &[u8]) -> String {
@@ -320,8 +323,9 @@ mod tests {
             (b"QFI\xfb", "qcow2"),
             (&tar, "tar"),
             (&arm64, "arm64 Image"),
-            (b"\0\0\0\0\0\0\0\0\0", "begins with [00, 00, 00"),
-            (b"#!/bin/sh\n", "begins with"),
+            (b"\0\0\0\0\0\0\0\0\0", "begins with the bytes 00 00 00"),
+            (b"root:x:0:0:root:/root:/bin/bash\n", "begins with \"root:x:0:0:root:\""),
+            (b"\x04\x22\x4d\x18dp\xb9", "lz4 -d"),
         ] {
             let text = error(bytes);
             assert!(text.starts_with("kernel image given: ") && text.contains(what), "{what}: {text}");
@@ -341,7 +345,7 @@ mod tests {
     #[test]
     fn packed_in_every_way_and_as_text() {
         let kernel = stripped_kernel(Layout::Behind, PerCpu::Plain, 5);
-        for method in [Method::Gzip, Method::Xz, Method::Lz4, Method::Zstd, Method::Lzma, Method::Bzip2] {
+        for method in METHODS {
             let image = KernelImage::parse("vmlinux.gz", pack(method, &kernel)).unwrap();
             assert_eq!(image.symbols.len(), 14, "{method:?}");
         }

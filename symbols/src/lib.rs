@@ -21,6 +21,7 @@ mod error;
 mod fuzz_tests;
 mod image;
 mod kallsyms;
+mod lzop;
 mod map;
 mod naming;
 mod patch_sites;
