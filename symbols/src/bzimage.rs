@@ -26,7 +26,7 @@ pub(crate) fn is_bzimage(bytes: &[u8]) -> bool {
 /// The header points nowhere, the protocol is older than Linux 2.6.26, or the payload is corrupt.
 pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, ErrorKind> {
     let unusable = |what: String| ErrorKind::BzImage(what);
-    let cut = |what, offset: usize| ErrorKind::CutShort { what, offset: offset as u64, have: bytes.len() };
+    let cut = |what, offset: usize| ErrorKind::CutShort { what, offset: offset as u64, have: bytes.len() as u64 };
     let field = |offset| read_u32(bytes, offset, ByteOrder::Little).ok_or_else(|| cut("the boot header", offset));
     let version = read_u16(bytes, VERSION, ByteOrder::Little).ok_or_else(|| cut("the boot header", VERSION))?;
     if version < 0x208 {

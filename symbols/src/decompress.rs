@@ -106,7 +106,7 @@ impl Method {
 }
 
 fn too_big(limit: usize) -> ErrorKind {
-    ErrorKind::TooBig { what: "unpacks to", limit }
+    ErrorKind::TooBig { what: "unpacks to", limit, advice: "unpack it, and give the vmlinux" }
 }
 
 /// Why blocks give nothing.

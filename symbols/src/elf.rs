@@ -1,4 +1,6 @@
-//! ELF vmlinux: loadable segments, and the symbol table when there is one.
+//! ELF vmlinux: loadable segments, and the symbol table when there is one. Of a boot wrapper, the packed kernel in it.
+//!
+//! Only what is wanted is read: most of a file of 600 MB is debug information.
 
 use std::sync::Arc;
 
@@ -7,6 +9,9 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable, 
 use object::{Endianness, ReadRef};
 use qkprobe_arch::{ByteOrder, GuestAddr};
 
+use crate::MAX_IMAGE_BYTES;
+use crate::bytes::beginning;
+use crate::decompress::Method;
 use crate::error::ErrorKind;
 use crate::image::{Machine, Segment};
 use crate::table::{Builder, MAX_SYMBOLS};
@@ -15,6 +20,18 @@ use crate::table::{Builder, MAX_SYMBOLS};
 const MAX_SEGMENTS: usize = 64;
 /// Kernels have some 10 sections of code.
 const MAX_TEXT_SECTIONS: usize = 1024;
+
+/// Boot wrappers that are ELF files themselves: the section with the packed kernel, and what the file is called.
+const WRAPPERS: [(&[u8], &str); 2] =
+    [(b".kernel:vmlinux.strip", "a powerpc zImage"), (b".rodata..compressed", "an arch/x86/boot/compressed/vmlinux")];
+
+/// What an ELF file is.
+pub(crate) enum File {
+    /// An executable.
+    Plain(Elf),
+    /// A boot wrapper: the kernel in it, unpacked.
+    Wrapped(Vec<u8>),
+}
 
 /// What an ELF file says.
 pub(crate) struct Elf {
@@ -29,21 +46,28 @@ pub(crate) struct Elf {
 }
 
 /// Reads an ELF file of any class and byte order.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Elf, ErrorKind> {
-    match bytes.get(4) {
-        Some(1) => read::<elf::FileHeader32<Endianness>>(bytes, 4),
-        Some(2) => read::<elf::FileHeader64<Endianness>>(bytes, 8),
-        Some(class) => Err(ErrorKind::Elf(format!("its class byte is {class}, not 1 (32-bit) or 2 (64-bit)"))),
-        None => Err(ErrorKind::CutShort { what: "the ELF header", offset: 0, have: bytes.len() }),
+pub(crate) fn parse<'a, R: ReadRef<'a>>(file: R) -> Result<File, ErrorKind> {
+    match file.read_bytes_at(4, 1) {
+        Ok([1]) => read::<elf::FileHeader32<Endianness>, R>(file, 4),
+        Ok([2]) => read::<elf::FileHeader64<Endianness>, R>(file, 8),
+        Ok(class) => Err(ErrorKind::Elf(format!(
+            "its class byte is {}, not 1 (32-bit) or 2 (64-bit)",
+            class.first().unwrap_or(&0)
+        ))),
+        Err(()) => Err(ErrorKind::CutShort { what: "the ELF header", offset: 0, have: length(file) }),
     }
+}
+
+fn length<'a, R: ReadRef<'a>>(file: R) -> u64 {
+    file.len().unwrap_or_default()
 }
 
 fn corrupt(error: object::read::Error) -> ErrorKind {
     ErrorKind::Elf(error.to_string())
 }
 
-fn read<E: FileHeader<Endian = Endianness>>(bytes: &[u8], word_bytes: usize) -> Result<Elf, ErrorKind> {
-    let header = E::parse(bytes).map_err(corrupt)?;
+fn read<'a, E: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(file: R, word_bytes: usize) -> Result<File, ErrorKind> {
+    let header = E::parse(file).map_err(corrupt)?;
     let endian = header.endian().map_err(corrupt)?;
     match header.e_type(endian) {
         elf::ET_EXEC | elf::ET_DYN => {}
@@ -61,11 +85,15 @@ fn read<E: FileHeader<Endian = Endianness>>(bytes: &[u8], word_bytes: usize) -> 
         }
         other => return Err(ErrorKind::Elf(format!("its type is {}, not an executable", other.0))),
     }
+    let sections = header.sections(endian, file).map_err(corrupt)?;
+    if let Some(kernel) = wrapped_kernel(&sections, endian, file)? {
+        return Ok(File::Wrapped(kernel));
+    }
     let machine = Machine::from_elf(header.e_machine(endian).0);
     let mut segments = Vec::new();
     let mut symbols = Builder::default();
-    let mut total = 0usize;
-    for program_header in header.program_headers(endian, bytes).map_err(corrupt)? {
+    let mut total = 0u64;
+    for program_header in header.program_headers(endian, file).map_err(corrupt)? {
         if program_header.p_type(endian) != elf::PT_LOAD {
             continue;
         }
@@ -73,16 +101,23 @@ fn read<E: FileHeader<Endian = Endianness>>(bytes: &[u8], word_bytes: usize) -> 
         let offset: u64 = program_header.p_offset(endian).into();
         let file_bytes: u64 = program_header.p_filesz(endian).into();
         let memory_bytes: u64 = program_header.p_memsz(endian).into();
-        let data = bytes.read_bytes_at(offset, file_bytes).map_err(|()| ErrorKind::CutShort {
-            what: "a segment",
-            offset,
-            have: bytes.len(),
-        })?;
+        let cut = || ErrorKind::CutShort { what: "a segment", offset, have: length(file) };
+        if offset.checked_add(file_bytes).is_none_or(|end| end > length(file)) {
+            return Err(cut());
+        }
         // Overlapping segments could otherwise multiply a file into any amount of memory.
-        total = total.saturating_add(data.len());
-        if total > bytes.len() {
+        total = total.saturating_add(file_bytes);
+        if total > length(file) {
             return Err(ErrorKind::Elf("its segments hold more bytes than the file".into()));
         }
+        if total > MAX_IMAGE_BYTES as u64 {
+            return Err(ErrorKind::TooBig {
+                what: "loads",
+                limit: MAX_IMAGE_BYTES,
+                advice: "give the guest's vmlinux",
+            });
+        }
+        let data = file.read_bytes_at(offset, file_bytes).map_err(|()| cut())?;
         let end = addr
             .checked_add(memory_bytes.max(file_bytes))
             .ok_or_else(|| ErrorKind::Elf(format!("the segment at {addr:#x} wraps around the address space")))?;
@@ -99,8 +134,7 @@ fn read<E: FileHeader<Endian = Endianness>>(bytes: &[u8], word_bytes: usize) -> 
             });
         }
     }
-    let sections = header.sections(endian, bytes).map_err(corrupt)?;
-    read_symbols(&sections, endian, bytes, &mut symbols)?;
+    read_symbols(&sections, endian, file, &mut symbols)?;
     let text = sections.iter().filter_map(|section| {
         let flags = section.sh_flags(endian).0;
         // Linux 6.16 and later have an executable .data on x86.
@@ -114,16 +148,45 @@ fn read<E: FileHeader<Endian = Endianness>>(bytes: &[u8], word_bytes: usize) -> 
         Endianness::Little => ByteOrder::Little,
         Endianness::Big => ByteOrder::Big,
     };
-    Ok(Elf { machine, order, word_bytes, segments, text, symbols })
+    Ok(File::Plain(Elf { machine, order, word_bytes, segments, text, symbols }))
 }
 
-fn read_symbols<E: FileHeader<Endian = Endianness>>(
-    sections: &SectionTable<'_, E>,
+/// The kernel in a boot wrapper, unpacked; `None` when the file is no wrapper.
+fn wrapped_kernel<'a, E: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(
+    sections: &SectionTable<'a, E, R>,
     endian: Endianness,
-    bytes: &[u8],
+    file: R,
+) -> Result<Option<Vec<u8>>, ErrorKind> {
+    let found = WRAPPERS.iter().find_map(|(section, wrapper)| {
+        sections.section_by_name(endian, section).map(|(_, section)| (section, *wrapper))
+    });
+    let Some((section, wrapper)) = found else { return Ok(None) };
+    let offset = section.sh_offset(endian).into();
+    let packed = section.data(endian, file).map_err(|_| ErrorKind::CutShort {
+        what: "the packed kernel",
+        offset,
+        have: length(file),
+    })?;
+    match Method::of(packed) {
+        Some(method) => method.unpack(packed, usize::try_from(offset).unwrap_or_default()).map(Some),
+        None if packed.starts_with(b"\x7fELF") => Ok(Some(packed.to_vec())),
+        None => Err(ErrorKind::Wrapped { wrapper, beginning: beginning(packed) }),
+    }
+}
+
+fn read_symbols<'a, E: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(
+    sections: &SectionTable<'a, E, R>,
+    endian: Endianness,
+    file: R,
     builder: &mut Builder,
 ) -> Result<(), ErrorKind> {
-    let table = sections.symbols(endian, bytes, elf::SHT_SYMTAB).map_err(corrupt)?;
+    let table = sections.symbols(endian, file, elf::SHT_SYMTAB).map_err(corrupt)?;
+    if table.is_empty() {
+        return Ok(());
+    }
+    // All names at once: each would be a read of its own.
+    let strings = sections.section(table.string_section()).and_then(|section| section.data(endian, file));
+    let strings = strings.map_err(corrupt)?;
     let letters = SectionLetters::of(sections, endian);
     let mut rows: Vec<(SortKey, char, &str)> = Vec::new();
     for (index, symbol) in table.enumerate() {
@@ -131,9 +194,9 @@ fn read_symbols<E: FileHeader<Endian = Endianness>>(
             return Err(ErrorKind::TooManyNames);
         }
         let Some(kind) = letter(symbol, endian, &letters, table.shndx(endian, index)) else { continue };
-        let Some(name) = table.symbol_name(endian, symbol).ok().and_then(|name| std::str::from_utf8(name).ok()) else {
-            continue;
-        };
+        let name = strings.get(symbol.st_name(endian) as usize..).unwrap_or_default();
+        let name = memchr::memchr(0, name).and_then(|end| std::str::from_utf8(name.get(..end)?).ok());
+        let Some(name) = name else { continue };
         if is_noise(name) {
             continue;
         }
@@ -187,13 +250,15 @@ fn is_noise(name: &str) -> bool {
 struct SectionLetters(Vec<char>);
 
 impl SectionLetters {
-    fn of<E: FileHeader<Endian = Endianness>>(sections: &SectionTable<'_, E>, endian: Endianness) -> Self {
+    fn of<'a, E: FileHeader<Endian = Endianness>, R: ReadRef<'a>>(
+        sections: &SectionTable<'a, E, R>,
+        endian: Endianness,
+    ) -> Self {
         let letter = |section: &E::SectionHeader| {
-            let name = sections.section_name(endian, section).unwrap_or_default();
             let flags = section.sh_flags(endian).0;
             let has = |flag: u64| flags & flag != 0;
             if !has(elf::SHF_ALLOC.0) {
-                return if name.starts_with(b".debug") { 'N' } else { 'n' };
+                return 'n';
             }
             if has(elf::SHF_EXECINSTR.0) {
                 return 't';
@@ -236,7 +301,7 @@ fn letter<S: Sym<Endian = Endianness>>(
     let index = if section == elf::SHN_XINDEX { extended_index? } else { u32::from(section.0) };
     let letter = *sections.0.get(index as usize)?;
     match letter {
-        'n' | 'N' => None,
+        'n' => None,
         letter if local => Some(letter),
         letter => Some(letter.to_ascii_uppercase()),
     }
@@ -268,6 +333,7 @@ mod tests {
             Sym("undefined", 0, GLOBAL_FUNC, 0),
             Sym("constant", 0x20, LOCAL_NOTYPE, 0xfff1),
             Sym("_stext", 0xc000_0000, GLOBAL_FUNC, 1),
+            Sym("start_kernel", 0xc000_0400, GLOBAL_FUNC, 1),
         ];
         elf(order, word_bytes, machine, &[text, data], &symbols)
     }
@@ -296,6 +362,7 @@ mod tests {
                     (0xc000_0100, 'W', "__weak_alias"),
                     (0xc000_0200, 't', "helper"),
                     (0xc000_0300, 't', "label"),
+                    (0xc000_0400, 'T', "start_kernel"),
                     (0xc010_0000, 'D', "linux_banner"),
                 ]
             );

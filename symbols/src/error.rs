@@ -25,13 +25,15 @@ pub enum ErrorKind {
     /// Not a byte in it (ENODATA).
     #[error("is empty; give a vmlinux, a vmlinuz, a System.map or a copy of /proc/kallsyms")]
     Empty,
-    /// Larger than [`crate::MAX_IMAGE_BYTES`], packed or unpacked (EFBIG).
-    #[error("{what} more than {limit} bytes, which no kernel needs; give the vmlinux without debug information")]
+    /// It would take more memory than [`crate::MAX_IMAGE_BYTES`] (EFBIG).
+    #[error("{what} more than {} MiB, which no kernel needs; {advice}", limit >> 20)]
     TooBig {
-        /// `holds` or `unpacks to`.
+        /// `holds`, `loads` or `unpacks to`.
         what: &'static str,
         /// The limit in bytes.
         limit: usize,
+        /// What to do.
+        advice: &'static str,
     },
     /// Recognised as something else (ENOEXEC).
     #[error("seems to be {seems}; {advice}")]
@@ -51,7 +53,7 @@ pub enum ErrorKind {
         /// Where it begins.
         offset: u64,
         /// How many bytes the file has.
-        have: usize,
+        have: u64,
     },
     /// An ELF file whose headers contradict each other (ENOEXEC).
     #[error("not a readable ELF file: {0}; copy it again, or give the bzImage or the System.map")]
@@ -70,6 +72,27 @@ pub enum ErrorKind {
         offset: usize,
         /// The unpacker's words.
         reason: String,
+    },
+    /// A kernel without kallsyms, and with a symbol table that is not all of it (ENOENT).
+    #[error(
+        "its symbol table is not the kernel's: it names {names} symbols and no start_kernel, as `strip -K` leaves it, and \
+         no kallsyms table was found in it ({came_to}); give a vmlinux that is not stripped, its System.map, or a copy \
+         of the guest's /proc/kallsyms"
+    )]
+    PartOfSymbols {
+        /// How many symbols the file names.
+        names: usize,
+        /// How far the search for kallsyms came.
+        came_to: String,
+    },
+    /// The packed kernel of a boot wrapper is none (ENOEXEC).
+    #[error("{wrapper} whose packed kernel begins with {beginning}, which is no ELF file and none of {methods}; give the vmlinux of the same build",
+        methods = crate::decompress::METHOD_NAMES)]
+    Wrapped {
+        /// The wrapper's name.
+        wrapper: &'static str,
+        /// What the packed kernel begins with.
+        beginning: String,
     },
     /// An image with neither symbol table nor kallsyms (ENOENT).
     #[error(

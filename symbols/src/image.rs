@@ -1,7 +1,7 @@
 //! A kernel image of any form: recognised by content, unwrapped, read.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,12 +11,14 @@ use crate::MAX_IMAGE_BYTES;
 use crate::bytes::beginning;
 use crate::decompress::Method;
 use crate::error::{Error, ErrorKind};
+use crate::parts::Parts;
 use crate::patch_sites::PatchSites;
-use crate::table::{Lookup, SymbolTable};
+use crate::table::{Builder, Lookup, SymbolTable};
 use crate::{bzimage, elf, kallsyms, map};
 
 /// How many wrappers are peeled off (a gzipped bzImage is two).
 const MAX_WRAPPERS: u32 = 3;
+const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// Which machine an image runs on, by ELF's `e_machine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,24 +146,37 @@ pub(crate) fn bytes_at(segments: &[Segment], addr: GuestAddr, len: usize) -> Opt
     })
 }
 
-/// One file, which may lack symbols.
-pub(crate) fn load(path: &Path) -> Result<KernelImage, ErrorKind> {
-    read(read_file(path)?)
-}
+/// What a file begins with tells most kinds.
+const HEAD_BYTES: u64 = 4096;
 
-fn read_file(path: &Path) -> Result<Vec<u8>, ErrorKind> {
-    let file = fs::File::open(path).map_err(ErrorKind::Read)?;
+/// One file, which may lack symbols. An ELF file is read by parts, whatever its size; it may change or shrink meanwhile. Any other
+/// is read as a whole.
+pub(crate) fn load(path: &Path) -> Result<KernelImage, ErrorKind> {
+    let mut file = fs::File::open(path).map_err(ErrorKind::Read)?;
     let meta = file.metadata().map_err(ErrorKind::Read)?;
     if meta.is_dir() {
         return Err(ErrorKind::Directory);
     }
     let mut bytes = Vec::new();
-    // Not by the size: /proc files say 0.
-    file.take(MAX_IMAGE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(ErrorKind::Read)?;
-    if bytes.len() > MAX_IMAGE_BYTES {
-        return Err(ErrorKind::TooBig { what: "holds", limit: MAX_IMAGE_BYTES });
+    (&file).take(HEAD_BYTES).read_to_end(&mut bytes).map_err(ErrorKind::Read)?;
+    if meta.is_file() && bytes.starts_with(ELF_MAGIC) {
+        file.rewind().map_err(ErrorKind::Read)?;
+        return match elf::parse(&Parts::new(file, MAX_IMAGE_BYTES))? {
+            elf::File::Plain(elf) => of_elf(elf),
+            elf::File::Wrapped(kernel) => read(kernel),
+        };
     }
-    Ok(bytes)
+    // Not by the size: /proc files say 0.
+    let limit = MAX_IMAGE_BYTES as u64 + 1 - HEAD_BYTES;
+    let known = !bzimage::is_bzimage(&bytes) && other_format(&bytes).is_some();
+    if !known {
+        file.take(limit).read_to_end(&mut bytes).map_err(ErrorKind::Read)?;
+    }
+    if bytes.len() > MAX_IMAGE_BYTES {
+        let advice = "give a vmlinux, a vmlinuz, a System.map or a copy of /proc/kallsyms";
+        return Err(ErrorKind::TooBig { what: "is no ELF file and holds", limit: MAX_IMAGE_BYTES, advice });
+    }
+    read(bytes)
 }
 
 fn read(mut bytes: Vec<u8>) -> Result<KernelImage, ErrorKind> {
@@ -169,8 +184,12 @@ fn read(mut bytes: Vec<u8>) -> Result<KernelImage, ErrorKind> {
         if bytes.is_empty() {
             return Err(ErrorKind::Empty);
         }
-        if bytes.starts_with(b"\x7fELF") {
-            return read_elf(&bytes);
+        if bytes.starts_with(ELF_MAGIC) {
+            match elf::parse(bytes.as_slice())? {
+                elf::File::Plain(elf) => return of_elf(elf),
+                elf::File::Wrapped(kernel) => bytes = kernel,
+            }
+            continue;
         }
         if bzimage::is_bzimage(&bytes) {
             bytes = bzimage::unpack(&bytes)?;
@@ -207,22 +226,14 @@ fn read(mut bytes: Vec<u8>) -> Result<KernelImage, ErrorKind> {
     })
 }
 
-fn read_elf(bytes: &[u8]) -> Result<KernelImage, ErrorKind> {
-    let mut elf = elf::parse(bytes)?;
-    let mut unnamed = None;
-    if elf.symbols.is_empty() {
-        match kallsyms::read(&elf.segments, elf.order, elf.word_bytes, &mut elf.symbols) {
-            Err(kind @ ErrorKind::NoSymbols(_)) => unnamed = Some(kind),
-            done => done?,
-        }
-    }
-    let mut symbols = elf.symbols.finish();
+fn of_elf(mut elf: elf::Elf) -> Result<KernelImage, ErrorKind> {
+    let named = std::mem::take(&mut elf.symbols);
+    let Named { mut symbols, banner, unnamed } = symbols_and_banner(&elf.segments, elf.order, elf.word_bytes, named)?;
     // x86_64 before 6.15 links the first copy of its per-CPU variables to 0: nothing of the kernel is there.
     if let Some((start, end)) = symbols.kernel_range() {
         let segment_end = |segment: &Segment| segment.addr.0.saturating_add(segment.bytes.len() as u64);
         elf.segments.retain(|segment| segment.addr.0 < end && segment_end(segment) > start);
     }
-    let banner = find_banner(&elf.segments, &symbols);
     symbols.name_as_kernel(banner.as_deref());
     Ok(KernelImage {
         symbols,
@@ -236,7 +247,49 @@ fn read_elf(bytes: &[u8]) -> Result<KernelImage, ErrorKind> {
     })
 }
 
-/// What `linux_banner` says; without that symbol, the first text of its form.
+/// What an ELF file names.
+struct Named {
+    symbols: SymbolTable,
+    banner: Option<String>,
+    /// Why there are no symbols.
+    unnamed: Option<ErrorKind>,
+}
+
+/// The kernel resolves names by its own table, kallsyms. A symbol table of ELF has all of that and more; one that has not
+/// is what `strip` left of it, and only adds to kallsyms. Without kallsyms it must be a kernel's, if the image is one.
+fn symbols_and_banner(
+    segments: &[Segment],
+    order: ByteOrder,
+    word_bytes: usize,
+    named: Builder,
+) -> Result<Named, ErrorKind> {
+    let extents = named.only_extents();
+    let mut named = named.finish();
+    let mut unnamed = None;
+    match kallsyms::read(segments, order, word_bytes, extents) {
+        Ok(own) => {
+            let mut own = own.finish();
+            if named.lacks(&own) {
+                own.merge(&named)?;
+                named = own;
+            }
+        }
+        Err(kind @ ErrorKind::NoSymbols(_)) if named.is_empty() => unnamed = Some(kind),
+        Err(ErrorKind::NoSymbols(came_to)) => {
+            let is_part = named.lookup(None, "start_kernel") == Lookup::None;
+            if is_part && find_banner(segments, &named).is_some() {
+                unnamed = Some(ErrorKind::PartOfSymbols { names: named.len(), came_to });
+                named = SymbolTable::default();
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    let banner = find_banner(segments, &named);
+    Ok(Named { symbols: named, banner, unnamed })
+}
+
+/// What `linux_banner` says; without that symbol, the first text of its form, and better one with the build's number: Linux 6
+/// leaves another without it behind.
 fn find_banner(segments: &[Segment], symbols: &SymbolTable) -> Option<String> {
     const START: &[u8] = b"Linux version ";
     let line = |text: &[u8]| {
@@ -253,12 +306,20 @@ fn find_banner(segments: &[Segment], symbols: &SymbolTable) -> Option<String> {
             return Some(line(text));
         }
     }
-    segments.iter().find_map(|segment| {
-        memchr::memmem::find_iter(&segment.bytes, START)
-            .filter_map(|offset| segment.bytes.get(offset..))
-            .find(|text| text.get(START.len()).is_some_and(u8::is_ascii_digit))
-            .map(line)
-    })
+    let mut found: Option<String> = None;
+    for segment in segments {
+        let texts = memchr::memmem::find_iter(&segment.bytes, START).filter_map(|offset| segment.bytes.get(offset..));
+        for text in texts.filter(|text| text.get(START.len()).is_some_and(u8::is_ascii_digit)).take(64) {
+            let text = line(text);
+            let numbered =
+                text.split_once(" #").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+            if numbered {
+                return Some(text);
+            }
+            found.get_or_insert(text);
+        }
+    }
+    found
 }
 
 /// Files that users give by mistake.
@@ -287,6 +348,10 @@ fn other_format(bytes: &[u8]) -> Option<ErrorKind> {
         ("a device tree or FIT image", "give the vmlinux of the same build")
     } else if begins(&[0x04, 0x22, 0x4d, 0x18]) {
         ("packed in the new LZ4 frame, which no kernel is", "unpack it (`lz4 -d`)")
+    } else if begins(&[0x01, 0xdf]) || begins(&[0x01, 0xf7]) {
+        ("an XCOFF boot image (zImage.coff)", "give the vmlinux of the same build")
+    } else if begins(&[0x01, 0x03, 0x01, 0x07]) {
+        ("a SPARC a.out boot image", "give the vmlinux of the same build")
     } else if begins(b"QFI\xfb") {
         ("a qcow2 disk image", "give the kernel that boots from it")
     } else {
@@ -296,63 +361,4 @@ fn other_format(bytes: &[u8]) -> Option<ErrorKind> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::decompress::tests::{METHODS, pack};
-    use crate::testing::{Layout, PerCpu, stripped_kernel};
-
-    fn error(bytes: &[u8]) -> String {
-        KernelImage::parse("given", bytes.to_vec()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn other_files_are_named() {
-        let mut tar = vec![0; 600];
-        tar[257..262].copy_from_slice(b"ustar");
-        let mut arm64 = vec![0; 100];
-        arm64[0x38..0x3c].copy_from_slice(b"ARM\x64");
-        for (bytes, what) in [
-            (b"".as_slice(), "is empty"),
-            (b"070701000", "initramfs"),
-            (b"!<arch>\ndebian-binary", "dpkg-deb -x"),
-            (b"MZ\0\0zimg\0\0", "EFI zboot"),
-            (b"MZ\x90\0\x03", "EFI program"),
-            (b"PK\x03\x04", "zip"),
-            (b"\xed\xab\xee\xdb", "rpm"),
-            (b"\xd0\x0d\xfe\xed", "device tree"),
-            (b"QFI\xfb", "qcow2"),
-            (&tar, "tar"),
-            (&arm64, "arm64 Image"),
-            (b"\0\0\0\0\0\0\0\0\0", "begins with the bytes 00 00 00"),
-            (b"root:x:0:0:root:/root:/bin/bash\n", "begins with \"root:x:0:0:root:\""),
-            (b"\x04\x22\x4d\x18dp\xb9", "lz4 -d"),
-        ] {
-            let text = error(bytes);
-            assert!(text.starts_with("kernel image given: ") && text.contains(what), "{what}: {text}");
-        }
-        assert!(error(&pack(Method::Gzip, b"070701 an initrd")).contains("initramfs"));
-        assert!(error(&pack(Method::Xz, &pack(Method::Gzip, &pack(Method::Xz, b"x")))).contains("more than 3 times"));
-    }
-
-    #[test]
-    fn directories_and_missing_files() {
-        let text = KernelImage::load(Path::new("/")).unwrap_err().to_string();
-        assert!(text.contains("is a directory"), "{text}");
-        let text = KernelImage::load(Path::new("/nonexistent/vmlinux")).unwrap_err().to_string();
-        assert!(text.starts_with("kernel image /nonexistent/vmlinux: cannot be read: "), "{text}");
-    }
-
-    #[test]
-    fn packed_in_every_way_and_as_text() {
-        let kernel = stripped_kernel(Layout::Behind, PerCpu::Plain, 5);
-        for method in METHODS {
-            let image = KernelImage::parse("vmlinux.gz", pack(method, &kernel)).unwrap();
-            assert_eq!(image.symbols.len(), 14, "{method:?}");
-        }
-        let text = KernelImage::parse("map", b"c0000000 T _stext\nc0000010 D x\n".to_vec()).unwrap();
-        assert_eq!((text.symbols.len(), text.machine, text.byte_order), (2, Machine::Unknown, None));
-        assert!(text.segments.is_empty() && text.banner.is_none());
-        let text = KernelImage::parse("map.gz", pack(Method::Gzip, b"c0000000 T _stext\n")).unwrap();
-        assert_eq!(text.symbols.len(), 1);
-    }
-}
+mod tests;

@@ -5,10 +5,11 @@
 //! prints it in `sym+0xoff/0xsize`.
 
 mod lookup;
+mod merge;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
@@ -99,10 +100,6 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     pub(crate) fn push(&mut self, addr: u64, kind: char, name: &str, module: Option<&str>) -> Result<(), ErrorKind> {
         let start = self.names.len();
         let (Ok(name_start), Ok(name_bytes)) = (u32::try_from(start), u16::try_from(name.len())) else {
@@ -131,6 +128,11 @@ impl Builder {
         self.modules.push(module.to_owned());
         self.module_ids.insert(module.to_owned(), id);
         Ok(id)
+    }
+
+    /// A builder of the same image's other symbols.
+    pub(crate) fn only_extents(&self) -> Self {
+        Self { extents: self.extents.clone(), ..Self::default() }
     }
 
     /// States where the image has memory: `(first address, address after the last)`.
@@ -246,42 +248,13 @@ impl SymbolTable {
         self.modules.iter().any(|known| known == module)
     }
 
-    /// Adds the symbols of another source, e.g. those of modules. Rows that both have (same name, address and
-    /// module) count once; at one address, `self` comes first.
-    ///
-    /// # Errors
-    /// More names than a table holds.
-    pub fn merge(&mut self, other: &SymbolTable) -> Result<(), ErrorKind> {
-        let mut builder = Builder::default();
-        let known_bounds = |table: &SymbolTable| {
-            !table.extents.is_empty() || table.entries.iter().all(|entry| entry.module != NO_MODULE)
-        };
-        if known_bounds(self) && known_bounds(other) {
-            builder.extents(self.extents.iter().chain(&other.extents).copied());
-        }
-        for symbol in self.iter() {
-            builder.push(symbol.addr.0, symbol.kind, symbol.whole_name, symbol.module)?;
-        }
-        let known: HashSet<_> = self.iter().map(|symbol| (symbol.addr, symbol.whole_name, symbol.module)).collect();
-        for symbol in other.iter() {
-            if !known.contains(&(symbol.addr, symbol.whole_name, symbol.module)) {
-                builder.push(symbol.addr.0, symbol.kind, symbol.whole_name, symbol.module)?;
-            }
-        }
-        // Of the two, the one whose kernel is known.
-        let naming = if self.naming == Naming::default() { other.naming } else { self.naming };
-        *self = builder.finish();
-        self.set_naming(naming);
-        Ok(())
-    }
-
     /// From here on the symbols have the names that the kernel of this banner goes by (see `naming`).
     pub(crate) fn name_as_kernel(&mut self, banner: Option<&str>) {
         let naming = Naming::of(banner, self.entries.iter().filter_map(|entry| self.whole_name(*entry)));
         self.set_naming(naming);
     }
 
-    fn set_naming(&mut self, naming: Naming) {
+    pub(super) fn set_naming(&mut self, naming: Naming) {
         if naming == self.naming {
             return;
         }

@@ -323,6 +323,18 @@ pub(crate) fn stripped(
     per_cpu: PerCpu,
     many: usize,
 ) -> Vec<u8> {
+    elf(order, word_bytes, machine, &[kernel(order, word_bytes, start, layout, per_cpu, many)], &[])
+}
+
+/// What such a kernel loads.
+pub(crate) fn kernel(
+    order: ByteOrder,
+    word_bytes: usize,
+    start: u64,
+    layout: Layout,
+    per_cpu: PerCpu,
+    many: usize,
+) -> Load {
     let mut text = Writer::new(order, word_bytes);
     for number in 0..0x800u64 {
         text.number(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32, 4);
@@ -348,5 +360,33 @@ pub(crate) fn stripped(
     at(0x2000, 'B', "_end");
     append_kallsyms(&mut text, start, &symbols, layout, per_cpu);
     let memory_bytes = text.bytes.len() as u64;
-    elf(order, word_bytes, machine, &[Load { addr: start, flags: 5, bytes: text.bytes, memory_bytes }], &[])
+    Load { addr: start, flags: 5, bytes: text.bytes, memory_bytes }
+}
+
+/// A boot wrapper of 64 bits: an ELF file that loads 4 KiB of code, with a packed kernel in the section `name`.
+pub(crate) fn wrapper(machine: u16, name: &str, payload: &[u8]) -> Vec<u8> {
+    let code = Load { addr: 0x10_0000, flags: 5, bytes: vec![0x90; 0x1000], memory_bytes: 0x1000 };
+    let mut file = elf(ByteOrder::Little, 8, machine, &[code], &[Sym("_start", 0x10_0000, GLOBAL_FUNC, 1)]);
+    let payload_at = file.len() as u64;
+    file.extend_from_slice(payload);
+    // The section headers once more, with one more of them, and the names of all in a table of their own.
+    let names_at = file.len() as u64;
+    let names = [b"\0.text\0.data\0.symtab\0.strtab\0", name.as_bytes(), b"\0"].concat();
+    file.extend_from_slice(&names);
+    file.resize(file.len().next_multiple_of(8), 0);
+    let old = usize::try_from(u64::from_le_bytes(file[0x28..0x30].try_into().unwrap())).unwrap();
+    let sections = file.len() as u64;
+    let mut rows = file[old..old + 6 * 64].to_vec();
+    rows[5 * 64 + 24..][..8].copy_from_slice(&names_at.to_le_bytes());
+    rows[5 * 64 + 32..][..8].copy_from_slice(&(names.len() as u64).to_le_bytes());
+    let mut row = Writer::new(ByteOrder::Little, 8);
+    row.number(29, 4);
+    row.number(1, 4);
+    for value in [0, 0, payload_at, payload.len() as u64, 0, 1, 0] {
+        row.word(value);
+    }
+    file.extend([rows, row.bytes].concat());
+    file[0x28..0x30].copy_from_slice(&sections.to_le_bytes());
+    file[0x3c..0x3e].copy_from_slice(&7u16.to_le_bytes());
+    file
 }

@@ -63,7 +63,7 @@ impl Budget {
     }
 }
 
-/// Fills `builder` from the kallsyms of an image.
+/// Adds what the kallsyms of an image names to `builder`.
 ///
 /// # Errors
 /// There is none, or none of the known layouts fits; the text says how far the search came.
@@ -71,8 +71,8 @@ pub(crate) fn read(
     segments: &[Segment],
     order: ByteOrder,
     word_bytes: usize,
-    builder: &mut Builder,
-) -> Result<(), ErrorKind> {
+    mut builder: Builder,
+) -> Result<Builder, ErrorKind> {
     let mut budget = Budget(Budget::STEPS);
     let mut came_to = "no table of name tokens";
     for segment in segments {
@@ -100,7 +100,7 @@ pub(crate) fn read(
             for (row, addr) in decoded.iter().zip(addresses) {
                 builder.push(addr, row.kind, row.name, None)?;
             }
-            return Ok(());
+            return Ok(builder);
         }
     }
     Err(ErrorKind::NoSymbols(came_to.into()))

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn table(rows: &[(u64, char, &'static str, Option<&'static str>)]) -> SymbolTable {
+pub(super) fn table(rows: &[(u64, char, &'static str, Option<&'static str>)]) -> SymbolTable {
     SymbolTable::from_rows(rows.iter().map(|(addr, kind, name, module)| (GuestAddr(*addr), *kind, *name, *module)))
         .unwrap()
 }
@@ -24,7 +24,7 @@ fn with_modules() -> SymbolTable {
     ])
 }
 
-fn addrs(lookup: &Lookup<'_>) -> Vec<u64> {
+pub(super) fn addrs(lookup: &Lookup<'_>) -> Vec<u64> {
     match lookup {
         Lookup::None => vec![],
         Lookup::One(symbol) => vec![symbol.addr.0],
@@ -137,29 +137,6 @@ fn many_aliases() {
     assert!(table.iter().take(40).all(|symbol| symbol.size == 0x80));
 }
 
-#[test]
-fn merging_adds_modules_and_drops_repeated_rows() {
-    let mut kernel = table(&[(0x1000, 'T', "_stext", None), (0x2000, 'T', "vfs_read", None)]);
-    let live = table(&[
-        (0x2000, 'T', "vfs_read", None),
-        (0x2000, 'T', "vfs_read_alias", None),
-        (0x9000, 't', "helper", Some("ext4")),
-    ]);
-    kernel.merge(&live).unwrap();
-    let rows: Vec<_> = kernel.iter().map(|symbol| (symbol.addr.0, symbol.name, symbol.module)).collect();
-    assert_eq!(
-        rows,
-        [
-            (0x1000, "_stext", None),
-            (0x2000, "vfs_read", None),
-            (0x2000, "vfs_read_alias", None),
-            (0x9000, "helper", Some("ext4")),
-        ]
-    );
-    assert_eq!(addrs(&kernel.lookup(None, "helper")), [0x9000]);
-}
-
-/// x86_64 before 6.15, with a number of the linker script (`phys_startup_64`).
 #[test]
 fn symbols_that_are_no_addresses_name_none() {
     let table = table(&[
