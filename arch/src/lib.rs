@@ -185,8 +185,8 @@ pub trait Arch: Sync + Send + std::fmt::Debug {
     /// Whether an access for the user may reach this address. False for the kernel's half where the halves do not overlap.
     fn is_user_address(&self, addr: GuestAddr) -> bool;
 
-    /// Where the kernel image may lie after its own relocation: code in there that is not of the expected image means
-    /// that another kernel runs. x86_64: the 1 GiB in which the base is randomised; modules lie above it.
+    /// Where the kernel image may lie after its own relocation. Code in there that is not of the expected image may be another
+    /// kernel's, but firmware, boot loaders and modules run there too. x86_64: the 1 GiB in which the base is randomised; modules lie above it.
     fn image_region(&self) -> std::ops::RangeInclusive<u64>;
 
     /// The register whose value `is_privileged` judges.

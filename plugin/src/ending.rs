@@ -86,6 +86,21 @@ impl Plugin {
         }
     }
 
+    /// What kept probes from arming: what was told, or that their kernel never ran.
+    fn problem(&self) -> Option<String> {
+        let told = self.problem.lock().clone();
+        let never_found = || self.locator.as_ref().is_some_and(|locator| locator.never_found());
+        told.or_else(|| {
+            never_found().then(|| {
+                format!(
+                    "nothing of the kernel that kernel= names has run, so no probe armed\n  kernel=: {}\n  If the guest came \
+                     to its kernel, give the image of that with kernel=FILE.",
+                    self.own_banner()
+                )
+            })
+        })
+    }
+
     /// `drained`: the writer has written or given up every record. If it stands still, all that it has not written is
     /// lost.
     fn summary(&self, drained: bool) -> Summary {
@@ -129,7 +144,7 @@ impl Plugin {
             api: self.machine.api.level,
             target: self.arch.name().to_owned(),
             slide: slide.map(|slide| format!("{slide:#x}")),
-            problem: self.problem.lock().clone(),
+            problem: self.problem(),
             quit: self.quit.get().cloned(),
             written,
             lost,

@@ -90,6 +90,8 @@ pub(crate) struct Plugin {
     /// Set once, by the first who ends QEMU.
     pub(crate) quit: OnceLock<Quit>,
     pub(crate) problem: Mutex<Option<String>>,
+    /// That is that another kernel runs.
+    other_kernel: AtomicBool,
     pub(crate) boundary_lost: Mutex<HashMap<Place, u64>>,
 }
 
@@ -148,6 +150,7 @@ impl Plugin {
             ended: Once::new(),
             quit: OnceLock::new(),
             problem: Mutex::new(None),
+            other_kernel: AtomicBool::new(false),
             boundary_lost: Mutex::new(HashMap::new()),
         }
     }
@@ -365,12 +368,27 @@ impl Plugin {
         self.machine.api.set_pc.is_some() && self.target().flags_are_dead(place.addr())
     }
 
-    /// Says something once, and again in the summary.
-    fn tell(&self, text: String) {
+    /// Says something once, and again in the summary. Returns whether nothing was said before.
+    fn tell(&self, text: String) -> bool {
         let mut problem = self.problem.lock();
-        if problem.is_none() {
+        let first = problem.is_none();
+        if first {
             say!("qkprobe: {text}");
             *problem = Some(text);
+        }
+        first
+    }
+
+    pub(crate) fn own_banner(&self) -> String {
+        let banner = self.image.as_ref().and_then(|image| image.banner.as_deref());
+        crate::probes::prepare::plain(banner.unwrap_or("unknown").trim_end())
+    }
+
+    /// Another kernel ran, and it has loaded the one that is probed.
+    fn withdraw_other_kernel(&self) {
+        if self.other_kernel.swap(false, Ordering::Relaxed) {
+            *self.problem.lock() = None;
+            say!("qkprobe: the kernel that kernel= names runs now, so its probes are armed");
         }
     }
 
@@ -398,6 +416,7 @@ impl Findings for &Plugin {
     fn verdict(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Found => {
+                self.withdraw_other_kernel();
                 if let Ok(Some(paging)) = &self.paging {
                     paging.forget();
                 }
@@ -406,22 +425,21 @@ impl Findings for &Plugin {
                 }
             }
             Verdict::OtherKernel(banner) => {
-                let ours = self.image.as_ref().and_then(|image| image.banner.clone());
-                let ours = ours.unwrap_or_else(|| "unknown".to_owned());
-                let running = banner.map_or_else(String::new, |banner| {
-                    format!("\n  running: {}", crate::probes::prepare::plain(&banner))
-                });
-                self.tell(format!(
-                    "the guest runs another kernel than kernel= names, so no probe can arm{running}\n  \
+                let told = self.tell(format!(
+                    "the guest runs another kernel than kernel= names, so no probe can arm\n  running: {}\n  \
                      kernel=: {}\n  Give the image of the running kernel with kernel=FILE.",
-                    crate::probes::prepare::plain(ours.trim_end())
+                    crate::probes::prepare::plain(&banner),
+                    self.own_banner()
                 ));
+                self.other_kernel.store(told, Ordering::Relaxed);
             }
-            Verdict::SymbolsDoNotFit => self.tell(
+            Verdict::SymbolsDoNotFit => {
+                self.tell(
                 "the symbols do not fit the kernel that runs: its functions start elsewhere. Boot with nokaslr, give \
                  slide=0xN, or better give the kernel image itself with kernel=FILE (its slide is found by itself)"
                     .to_owned(),
-            ),
+            );
+            }
         }
     }
 

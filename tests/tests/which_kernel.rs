@@ -41,11 +41,6 @@ fn other_build(kernel: GuestKernel, folder: &Path) -> String {
     for place in places {
         image[place + OURS.len() - 2] = b'9';
     }
-    if kernel.arch() == GuestArch::I386 {
-        // Its kallsyms do not say where the banner is, so it must be the text that differs: the first 4 MB, which the file
-        // has from its second page on.
-        image[0x1000..0x40_1000].chunks_mut(64).for_each(|line| line[17..33].iter_mut().for_each(|byte| *byte ^= 0x55));
-    }
     let path = folder.join("other");
     std::fs::write(&path, image).unwrap();
     path.display().to_string()
@@ -53,8 +48,8 @@ fn other_build(kernel: GuestKernel, folder: &Path) -> String {
 
 /// A boot with this image as `kernel=`.
 #[track_caller]
-fn boot(qemu: Qemu, kernel: GuestKernel, image: &str) -> BootResult {
-    Boot::new(qemu, kernel)
+fn boot(qemu: Qemu, kernel: GuestKernel, image: &str, more: impl FnOnce(Boot) -> Boot) -> BootResult {
+    more(Boot::new(qemu, kernel))
         .append("quiet")
         .script(["getppid 100"])
         .plugin_arg(format!("kernel={image}"))
@@ -86,7 +81,7 @@ fn notices_another_build(kernel: GuestKernel) {
     let folder = tempfile::tempdir().unwrap();
     let image = other_build(kernel, folder.path());
     for qemu in Qemu::selected() {
-        let result = boot(qemu, kernel, &image);
+        let result = boot(qemu, kernel, &image, |boot| boot);
         assert_noticed(&result, &format!("{qemu}, {}", kernel.name()), "Linux version 6.9.");
     }
 }
@@ -94,6 +89,15 @@ fn notices_another_build(kernel: GuestKernel) {
 #[test]
 fn i386_notices_another_build() {
     notices_another_build(GuestKernel::I386Pae6_1);
+}
+
+/// Firmware that runs among a kernel's addresses before it (`firmware.rs`) does not hide it.
+#[test]
+fn i386_notices_another_build_after_firmware() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = other_build(GuestKernel::I386Pae6_1, folder.path());
+    let result = boot(Qemu::V11_1, GuestKernel::I386Pae6_1, &image, |boot| boot.memory(3300));
+    assert_noticed(&result, "3300 MB", "Linux version 6.9.");
 }
 
 #[test]

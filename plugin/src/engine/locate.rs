@@ -11,6 +11,10 @@
 //!
 //! Symbols without text (System.map, /proc/kallsyms) cannot be compared: there the slide is given, 0 by default, and
 //! function entries that are no symbols tell that the file is of another kernel.
+//!
+//! What else runs where a kernel is linked says nothing: firmware moves itself to the top of RAM, which may lie there, boot
+//! loaders and modules do as well. Only a kernel is another kernel, and that is code with a banner near. And whatever ran
+//! first, the search goes on: that code may load the expected kernel.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -24,8 +28,11 @@ use crate::qemu::host_memory::{self, HostAddr};
 const PAGE: usize = 4096;
 /// A block of padding has thousands of places: another block will tell.
 const MOST_CANDIDATES: usize = 64;
-/// Blocks in the kernel's region that may pass unrecognised before the user is told: they take milliseconds to run.
+/// Blocks in the kernel's region that may pass unrecognised before a kernel is looked for near them: they take milliseconds
+/// to run. The next time it is after twice as many, because the look reads up to 128 MiB.
 const PATIENCE: u32 = 300;
+/// The same of functions that are no symbols.
+const PATIENCE_FOR_ENTRIES: u32 = PATIENCE / 6;
 /// As many of them one block of the expected kernel outweighs.
 const OUTWEIGHED: u32 = 2;
 
@@ -34,8 +41,8 @@ const OUTWEIGHED: u32 = 2;
 pub(crate) enum Verdict {
     /// The expected kernel was found, for the first time or again after a reboot.
     Found,
-    /// Another kernel runs; its banner if it could be read.
-    OtherKernel(Option<String>),
+    /// Another kernel runs; its banner.
+    OtherKernel(String),
     /// The symbols do not fit what runs (symbols without text).
     SymbolsDoNotFit,
 }
@@ -50,7 +57,10 @@ pub(crate) struct Locator {
     slide: AtomicU64,
     slide_known: AtomicBool,
     strangers: AtomicU32,
-    settled: AtomicBool,
+    /// How many strangers are worth the next look for a kernel.
+    next_look: AtomicU32,
+    /// Another kernel was told of.
+    told: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -64,7 +74,9 @@ enum Method {
 #[derive(Debug)]
 struct Compare {
     index: TextIndex,
-    banner: Option<(GuestAddr, Vec<u8>)>,
+    /// How the image names itself, and where it does.
+    banner: Option<String>,
+    banner_at: Option<GuestAddr>,
     start: GuestAddr,
     len: u64,
     /// Host address of `start`; 0 while unknown. Release when found, Acquire when used.
@@ -103,7 +115,8 @@ impl Locator {
             slide: AtomicU64::new(slide.unwrap_or(0)),
             slide_known: AtomicBool::new(given),
             strangers: AtomicU32::new(0),
-            settled: AtomicBool::new(false),
+            next_look: AtomicU32::new(if given { PATIENCE_FOR_ENTRIES } else { PATIENCE }),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -136,23 +149,19 @@ impl Locator {
     }
 
     /// Symbols without text: a block whose text looks like a function's entry. Tells when the file is of another kernel.
-    pub(crate) fn entry_seen(&self, linked: GuestAddr) -> Option<Verdict> {
+    pub(crate) fn entry_seen(&self, linked: GuestAddr, host: Option<HostAddr>) -> Option<Verdict> {
         let Method::Given { starts } = &self.method else { return None };
-        if self.settled.load(Ordering::Relaxed) {
-            return None;
-        }
         if starts.binary_search(&linked.0).is_ok() {
             // Entries that are symbols outweigh: some entries are none (IRQ stubs, alternatives).
             self.outweigh();
             return None;
         }
-        let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
-        (strangers >= PATIENCE / 6 && !self.settled.swap(true, Ordering::Relaxed)).then_some(Verdict::SymbolsDoNotFit)
+        self.kernel_near(host?).and_then(|_| self.tell(Verdict::SymbolsDoNotFit))
     }
 
     /// Whether blocks' text is wanted for `entry_seen`.
     pub(crate) fn wants_entries(&self) -> bool {
-        matches!(self.method, Method::Given { .. }) && !self.settled.load(Ordering::Relaxed)
+        matches!(self.method, Method::Given { .. }) && !self.told.load(Ordering::Relaxed)
     }
 
     fn compare(
@@ -184,22 +193,18 @@ impl Locator {
         let known = compare.host_start.load(Ordering::Acquire) != 0;
         let identity = compare.identity.load(Ordering::Relaxed);
         let identity_mapped = identity != 0 && host.0.wrapping_sub(vaddr.0 as usize) == identity;
-        if (known && (!in_region || self.shared) && !identity_mapped) || self.settled.load(Ordering::Relaxed) {
+        if known && (!in_region || self.shared) && !identity_mapped {
             return (None, None);
         }
         match compare.search(host) {
             Candidate::Found(start) => self.found(compare, start, vaddr, host),
-            Candidate::OtherKernel(banner) => (None, self.settle(Verdict::OtherKernel(Some(banner)))),
-            Candidate::None if in_region => {
-                compare.remember(vaddr, host);
-                let strangers = self.strangers.fetch_add(1, Ordering::Relaxed);
-                let patient = strangers < PATIENCE;
-                let verdict = (!patient).then(|| self.settle(Verdict::OtherKernel(banner_near(host)))).flatten();
-                (None, verdict)
-            }
+            Candidate::OtherKernel(banner) => (None, self.tell(Verdict::OtherKernel(banner))),
             Candidate::None => {
                 compare.remember(vaddr, host);
-                (None, None)
+                let near = in_region.then(|| self.kernel_near(host)).flatten();
+                // The expected kernel may lie near what runs before it.
+                let other = near.filter(|banner| !compare.is_own(banner));
+                (None, other.and_then(|banner| self.tell(Verdict::OtherKernel(banner))))
             }
         }
     }
@@ -217,6 +222,8 @@ impl Locator {
         }
         self.slide_known.store(false, Ordering::Relaxed);
         self.strangers.store(0, Ordering::Relaxed);
+        self.next_look.store(PATIENCE, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
         // Release: see `host_start`.
         compare.host_start.store(start.0, Ordering::Release);
         let linked = compare.linked(host);
@@ -234,8 +241,28 @@ impl Locator {
         }
     }
 
-    fn settle(&self, verdict: Verdict) -> Option<Verdict> {
-        (!self.settled.swap(true, Ordering::Relaxed)).then_some(verdict)
+    /// A block that is not of the expected kernel where that is linked: how the kernel near it names itself, when it is time
+    /// to look and there is one.
+    fn kernel_near(&self, host: HostAddr) -> Option<String> {
+        let strangers = self.strangers.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let look = self.next_look.load(Ordering::Relaxed);
+        let mine = strangers > look
+            && !self.told.load(Ordering::Relaxed)
+            && self
+                .next_look
+                .compare_exchange(look, look.saturating_mul(2), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        mine.then(|| banner_near(host)).flatten()
+    }
+
+    fn tell(&self, verdict: Verdict) -> Option<Verdict> {
+        (!self.told.swap(true, Ordering::Relaxed)).then_some(verdict)
+    }
+
+    /// Much ran where a kernel is linked, and none of it was the expected one.
+    pub(crate) fn never_found(&self) -> bool {
+        let Method::Compare(compare) = &self.method else { return false };
+        compare.host_start.load(Ordering::Relaxed) == 0 && self.strangers.load(Ordering::Relaxed) > PATIENCE
     }
 
     fn learn_slide(&self, slide: u64) {
@@ -301,15 +328,20 @@ impl Compare {
             .filter(|segment| segment.addr >= start)
             .map(|segment| segment.addr.0 + segment.bytes.len() as u64)
             .max()?;
-        let banner = match image.symbols.lookup(None, "linux_banner") {
-            qkprobe_symbols::Lookup::One(symbol) => {
-                image.banner.as_ref().map(|text| (symbol.addr, text.as_bytes().to_vec()))
-            }
-            _ => None,
+        let banner_at = match image.symbols.lookup(None, "linux_banner") {
+            qkprobe_symbols::Lookup::One(symbol) => Some(symbol.addr),
+            // Kallsyms name only functions, without CONFIG_KALLSYMS_ALL.
+            _ => image.banner.as_ref().and_then(|banner| {
+                image.segments.iter().find_map(|segment| {
+                    let offset = memchr::memmem::find(&segment.bytes, banner.as_bytes())?;
+                    Some(segment.addr.wrapping_add(offset as u64))
+                })
+            }),
         };
         Some(Self {
             index,
-            banner,
+            banner: image.banner.clone(),
+            banner_at,
             start,
             len: end - start.0,
             host_start: AtomicUsize::new(0),
@@ -323,6 +355,11 @@ impl Compare {
         let start = self.host_start.load(Ordering::Acquire);
         let offset = host.0.wrapping_sub(start) as u64;
         (start != 0 && offset < self.len).then(|| self.start.wrapping_add(offset))
+    }
+
+    /// Whether a banner in the RAM is the expected kernel's. In its log, text of another line may follow.
+    fn is_own(&self, banner: &str) -> bool {
+        self.banner.as_ref().is_some_and(|own| banner.starts_with(own.as_str()))
     }
 
     #[cold]
@@ -376,7 +413,10 @@ impl Compare {
 
     /// Is it the very same build? The banner holds version, builder, compiler and time.
     fn verify(&self, start: HostAddr) -> Candidate {
-        let Some((addr, expected)) = &self.banner else { return self.verify_by_pages(start) };
+        let Some((addr, expected)) = self.banner_at.zip(self.banner.as_ref()) else {
+            return self.verify_by_pages(start);
+        };
+        let expected = expected.as_bytes();
         let at = HostAddr(start.0.wrapping_add(addr.wrapping_offset_from(self.start) as usize));
         let mut running = [0; 512];
         let want = running.len().min(expected.len().max(64));
@@ -409,8 +449,8 @@ impl Compare {
     }
 }
 
-/// The banner of a kernel of which a piece of code is known: it lies in the read-only data, behind the text and before
-/// the init text. Looked for on both sides.
+/// The banner of the kernel that a piece of code is of: it lies in the read-only data, after the text and before the init
+/// text. The nearest one is taken: what a kernel before this one left may lie further off.
 fn banner_near(code: HostAddr) -> Option<String> {
     const MOST: usize = 64 << 20;
     const STEP: usize = 1 << 20;
@@ -418,12 +458,21 @@ fn banner_near(code: HostAddr) -> Option<String> {
     const OVERLAP: usize = 512;
     let start = code.0 & !(PAGE - 1);
     let mut piece = vec![0; STEP + OVERLAP];
-    let mut look = |at: usize| host_memory::read(HostAddr(at), &mut piece).then(|| banner_in(&piece));
-    let forward = (0..MOST).step_by(STEP).map(|offset| start.wrapping_add(offset));
-    let backward = (STEP..MOST).step_by(STEP).map(|offset| start.wrapping_sub(offset));
-    // A side ends where it cannot be read: at the end of the RAM.
-    let found = forward.map_while(&mut look).flatten().next();
-    found.or_else(|| backward.map_while(&mut look).flatten().next())
+    let (mut forward, mut backward) = (true, true);
+    for offset in (0..MOST).step_by(STEP) {
+        // A side ends where it cannot be read: at the end of the RAM.
+        let sides = [(&mut forward, start.wrapping_add(offset)), (&mut backward, start.wrapping_sub(offset + STEP))];
+        for (open, at) in sides {
+            if *open {
+                let read = host_memory::read_most(HostAddr(at), &mut piece);
+                *open = read == piece.len();
+                if let Some(banner) = piece.get(..read).and_then(banner_in) {
+                    return Some(banner);
+                }
+            }
+        }
+    }
+    None
 }
 
 /// `Linux version 6.1.0 (...) #1 SMP ...`; a build leaves a second, unnumbered one behind, and formats like `%s`.

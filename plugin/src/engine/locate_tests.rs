@@ -58,6 +58,15 @@ impl Ram {
         ram
     }
 
+    /// The same with nothing but zeros as far as a banner is looked for.
+    fn alone(text: &[u8]) -> Self {
+        const REACH: usize = 65 << 20;
+        let mut memory = vec![0; 2 * REACH + text.len()];
+        let start = (memory.as_ptr() as usize + REACH).next_multiple_of(4096) - memory.as_ptr() as usize;
+        memory[start..start + text.len()].copy_from_slice(text);
+        Self { memory, start }
+    }
+
     fn at(&mut self, offset: usize, len: usize) -> &mut [u8] {
         &mut self.memory[self.start + offset..][..len]
     }
@@ -131,21 +140,82 @@ fn another_build_is_recognised_by_its_banner() {
     let ram = Ram::new(&theirs, 0);
     let (found, verdict) = look(&locator, GuestAddr(0x100_0100), &ram, 0x100);
     assert_eq!(found, None);
-    let Some(Verdict::OtherKernel(Some(banner))) = verdict else { panic!("{verdict:?}") };
+    let Some(Verdict::OtherKernel(banner)) = verdict else { panic!("{verdict:?}") };
     assert_eq!(banner, "Linux version 6.1.1-else (builder) #1 SMP Debian");
     // Told once.
     assert_eq!(look(&locator, GuestAddr(0x100_0200), &ram, 0x200), (None, None));
 }
 
+/// As on Debian's i386 kernels, whose kallsyms name only functions.
+#[test]
+fn a_banner_that_no_symbol_names_tells_another_build_too() {
+    let ours = text(16);
+    let KernelImage { symbols, segments, banner, machine, .. } = image(&ours);
+    let rows = symbols.iter().filter(|symbol| symbol.name != "linux_banner");
+    let rows = rows.map(|symbol| (symbol.addr, symbol.kind, symbol.name, None));
+    let symbols = SymbolTable::from_rows(rows).expect("few names");
+    let locator = Locator::new(&KernelImage::from_parts(symbols, segments, banner, machine), arch(), None);
+    let ram = Ram::new(&other_kernel(16), 0);
+    let told = Some(Verdict::OtherKernel(OTHER_BANNER.to_owned()));
+    assert_eq!(look(&locator, GuestAddr(0x100_0100), &ram, 0x100), (None, told));
+    let ram = Ram::new(&ours, 0);
+    assert_eq!(look(&locator, GuestAddr(0x100_0100), &ram, 0x100), (linked(0x100), Some(Verdict::Found)));
+}
+
 #[test]
 fn a_kernel_without_any_likeness_is_told_after_some_blocks() {
     let locator = Locator::new(&image(&text(5)), arch(), None);
-    let ram = Ram::new(&text(6), 0);
+    let ram = Ram::alone(&other_kernel(6));
     let verdicts: Vec<_> = (0..1000)
         .filter_map(|block| look(&locator, GuestAddr(LINKED + block * 64), &ram, block as usize * 64).1)
         .collect();
-    // Its banner is looked for behind its text, as far as there is RAM in one piece: too little here to say more.
-    assert!(matches!(verdicts.as_slice(), [Verdict::OtherKernel(_)]), "{verdicts:?}");
+    assert_eq!(verdicts, [Verdict::OtherKernel(OTHER_BANNER.to_owned())], "told once");
+    // It loads and starts the expected one.
+    let ours = text(5);
+    let second = Ram::new(&ours, 0);
+    assert_eq!(look(&locator, GuestAddr(LINKED), &second, 0).1, Some(Verdict::Found));
+    // And that one the other again.
+    let again: Vec<_> = (0..1000)
+        .filter_map(|block| look(&locator, GuestAddr(LINKED + block * 64), &ram, block as usize * 64).1)
+        .collect();
+    assert_eq!(again, [Verdict::OtherKernel(OTHER_BANNER.to_owned())]);
+}
+
+const OTHER_BANNER: &str = "Linux version 5.9.9-else (builder) #3 SMP Debian";
+
+/// A kernel with other text and another name.
+fn other_kernel(seed: u64) -> Vec<u8> {
+    let mut bytes = text(seed);
+    bytes[BANNER_AT..BANNER_AT + OTHER_BANNER.len()].copy_from_slice(OTHER_BANNER.as_bytes());
+    bytes[BANNER_AT + OTHER_BANNER.len()] = 0;
+    bytes
+}
+
+/// In a 32-bit PC with 3.3 GB the firmware lies at 0xce3..., where a kernel may be.
+#[test]
+fn firmware_where_a_kernel_is_linked_is_no_other_kernel() {
+    let ours = text(13);
+    let mut firmware = text(14);
+    firmware[BANNER_AT] = b'l';
+    // Alone, or with the expected kernel loaded near, which has not run yet.
+    for near in [false, true] {
+        let locator = Locator::new(&image(&ours), arch(), None);
+        let mut ram = Ram::alone(&firmware);
+        if near {
+            ram.at(0x80_0000, ours.len()).copy_from_slice(&ours);
+            // In its log, after an earlier run.
+            ram.at(0x40_0000, BANNER.len()).copy_from_slice(BANNER.as_bytes());
+            ram.at(0x40_0000 + BANNER.len(), 3).copy_from_slice(b"2)\0");
+        }
+        for block in 0..4000 {
+            let (addr, offset) = (GuestAddr(LINKED + 0xe3_0000 + block * 64), block as usize * 64);
+            assert_eq!(look(&locator, addr, &ram, offset), (None, None), "block {block}");
+        }
+        assert!(locator.never_found());
+        let kernel = Ram::new(&ours, 0);
+        assert_eq!(look(&locator, GuestAddr(0x100_0000), &kernel, 0), (linked(0), Some(Verdict::Found)));
+        assert!(!locator.never_found());
+    }
 }
 
 /// As on 32-bit x86 with little memory.
@@ -153,7 +223,7 @@ fn a_kernel_without_any_likeness_is_told_after_some_blocks() {
 fn modules_in_the_kernels_region_are_no_other_kernel() {
     let ours = text(11);
     let locator = Locator::new(&image(&ours), arch(), None);
-    let (ram, modules) = (Ram::new(&ours, 0), Ram::new(&text(12), 0));
+    let (ram, modules) = (Ram::new(&ours, 0), Ram::alone(&other_kernel(12)));
     assert_eq!(look(&locator, GuestAddr(LINKED), &ram, 0).1, Some(Verdict::Found));
     for block in 0..2000 {
         let addr = GuestAddr(LINKED + 0x80_0000 + block * 64);
@@ -162,7 +232,7 @@ fn modules_in_the_kernels_region_are_no_other_kernel() {
             assert_eq!(look(&locator, GuestAddr(LINKED + block * 64), &ram, block as usize * 64).1, None);
         }
     }
-    // Alone they would be, also after the kernel ran: one that it loaded and started.
+    // They would be with a banner near, were they alone, also after the kernel ran: one that it loaded and started.
     let verdicts: Vec<_> = (0..1000)
         .filter_map(|block| look(&locator, GuestAddr(LINKED + 0x80_0000 + block * 64), &modules, block as usize * 64).1)
         .collect();
@@ -239,9 +309,17 @@ fn symbols_without_text_take_the_given_slide_and_notice_a_misfit() {
     let locator = Arc::new(Locator::new(&image, arch(), Some(0x40_0000)));
     assert_eq!(locator.block(GuestAddr(0xffff_ffff_8140_0100), None, &[]), (linked(0x100), None));
     assert!(locator.wants_entries());
+    let kernel = Ram::alone(&other_kernel(15));
     for _ in 0..1000 {
-        assert_eq!(locator.entry_seen(GuestAddr(LINKED + 0x200)), None);
+        assert_eq!(locator.entry_seen(GuestAddr(LINKED + 0x200), kernel.host(0x200)), None);
     }
-    let verdicts: Vec<_> = (0..1000).filter_map(|_| locator.entry_seen(GuestAddr(LINKED + 0x150))).collect();
+    // Firmware has functions too.
+    let firmware = Ram::alone(&[0x55; 4096]);
+    for _ in 0..1000 {
+        assert_eq!(locator.entry_seen(GuestAddr(LINKED + 0x150), firmware.host(0x150)), None);
+    }
+    let see = |_| locator.entry_seen(GuestAddr(LINKED + 0x150), kernel.host(0x150));
+    let verdicts: Vec<_> = (0..1000).filter_map(see).collect();
     assert_eq!(verdicts, [Verdict::SymbolsDoNotFit]);
+    assert!(!locator.wants_entries());
 }

@@ -95,7 +95,7 @@ pub(crate) fn translate(at: Where<'_>, reader: &Reader, block: &mut impl Block, 
         if let Some(linked) = found
             && locator.wants_entries()
             && at.arch.looks_like_entry(first)
-            && let Some(verdict) = locator.entry_seen(linked)
+            && let Some(verdict) = locator.entry_seen(linked, host)
         {
             findings.verdict(verdict);
         }
