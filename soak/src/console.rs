@@ -7,9 +7,10 @@ use crate::cells::{Cell, Shape};
 use crate::script::Script;
 
 /// Parts of lines that depend on how busy the machine is, not on the guest.
-const DEPENDS_ON_SPEED: [&str; 10] = [
+const DEPENDS_ON_SPEED: [&str; 11] = [
     "clocksource",
     "hpet: Lost",
+    "calibration not consistent",
     "tsc:",
     "TSC ",
     "hrtimer: interrupt took",

@@ -9,7 +9,9 @@ const SETHI_NOP: u32 = 0x0100_0000;
 /// The instructions of a function.
 pub(super) fn read(addr: u64, words: &[u32]) -> Code {
     let places = (0u64..).step_by(4);
-    let insns = places.zip(words).map(|(offset, word)| Insn { offset, kind: kind(addr + offset, *word) }).collect();
+    // ILLTRAP fills the room between functions.
+    let insns = places.zip(words).filter(|(_, word)| **word & 0xc1c0_0000 != 0);
+    let insns = insns.map(|(offset, word)| Insn { offset, kind: kind(addr + offset, *word) }).collect();
     // `save` first; and no call whose slot gives the return address away, which is a jump.
     let begins = words.first().is_some_and(|word| word & 0xffff_c000 == 0x9de3_8000);
     let gives_away = |slot: u32| {
