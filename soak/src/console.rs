@@ -7,10 +7,14 @@ use crate::cells::{Cell, Shape};
 use crate::script::Script;
 
 /// Parts of lines that depend on how busy the machine is, not on the guest.
-const DEPENDS_ON_SPEED: [&str; 11] = [
+const DEPENDS_ON_SPEED: [&str; 15] = [
     "clocksource",
     "hpet: Lost",
     "calibration not consistent",
+    "Unstable clock detected",
+    "to keep using the local clock",
+    "\"trace_clock=",
+    "on the kernel command line",
     "tsc:",
     "TSC ",
     "hrtimer: interrupt took",

@@ -259,7 +259,9 @@ impl Builder<'_> {
     fn between(&mut self, function: &Function, code: &Code) {
         let wide = code.insns.windows(2).filter_map(|pair| {
             let [this, next] = pair else { return None };
-            (next.offset - this.offset > 1).then_some(this.offset + (next.offset - this.offset) / 2)
+            // The kernel puts other instructions in the place of some, seldom of these.
+            (this.kind == Kind::Plain && next.offset - this.offset > 1)
+                .then_some(this.offset + (next.offset - this.offset) / 2)
         });
         let places: Vec<u64> = wide.collect();
         if let Some(offset) = self.random.pick(&places) {
