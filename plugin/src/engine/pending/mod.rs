@@ -8,8 +8,8 @@
 //! Instances are listed by the kernel stack that they lie on, newest first. A stack belongs to one vCPU at a time, so
 //! a bit in its word suffices against a guest that breaks the rule (two vCPUs on one stack): nobody waits for it in a guest
 //! that does not. Such a guest gets wrong counts and nothing worse: every link is an index that is checked, every walk is
-//! bounded, and an instance is freed once. The stacks of programs that were forked do break it, as they have equal addresses:
-//! what kernel code awaits on one, at the begin of a trap, is therefore taken one by one, and is over by arrival only.
+//! bounded, and an instance is freed once. Programs that were forked have equal stacks: what kernel code awaits on one, at
+//! the begin of a trap, is taken one by one, and is over by arrival only.
 //!
 //! An instance whose frame is gone is dropped when its stack is seen at a higher address on the same page, and when its
 //! task ends.
@@ -27,7 +27,6 @@ use qkprobe_arch::Arch;
 /// Bytes of private data an instance has: the bitmap and ten words of a return probe's entry program.
 pub(crate) const DATA_BYTES: usize = qkprobe_resolve::SAVED_BYTES;
 const DATA_WORDS: usize = DATA_BYTES / 8;
-
 /// Most instances at a time: every sleeping task may stand in a probed function.
 const INSTANCES: usize = 1 << 16;
 /// Stacks a line of the table, and lines.
@@ -349,16 +348,14 @@ impl Pending {
         }
     }
 
-    /// Something arrives at `addr` with this stack pointer: takes what waited for it, newest first, and tells each to
-    /// `arrived`. An instruction has ended once: what else its probe waits for here, another vCPU with an equal stack pointer
-    /// began, and that arrives as well. A function may have been called twice, by a jump to its own begin, and returns at once.
+    /// Something arrives at `addr` with this stack pointer: takes what waited for it, newest first, and tells each to `arrived`.
+    /// An instruction ends once: what else its probe awaits here began on another vCPU with an equal stack pointer.
     #[inline]
     pub(crate) fn arrive(&self, sp: u64, addr: u64, arrived: &mut dyn FnMut(&Instance)) {
-        // Of so many probes at one place; 0 is no token of theirs.
-        let ended: [StdCell<usize>; 8] = std::array::from_fn(|_| StdCell::new(0));
-        let is_first =
-            |i: &Instance| i.kind == Kind::Return || i.token == 0 || ended.iter().all(|token| token.get() != i.token);
-        self.sweep(sp, &mut |i| i.kind != Kind::Restart && i.sp == sp && i.arrives(addr) && is_first(i), &mut |i| {
+        let ended: [StdCell<usize>; 8] = std::array::from_fn(|_| StdCell::new(0)); // 0 is no probe's token
+        let again =
+            |i: &Instance| i.kind == Kind::Post && i.token != 0 && ended.iter().any(|token| token.get() == i.token);
+        self.sweep(sp, &mut |i| i.kind != Kind::Restart && i.sp == sp && i.arrives(addr) && !again(i), &mut |i| {
             if let (Kind::Post, Some(free)) = (i.kind, ended.iter().find(|token| token.get() == 0)) {
                 free.set(i.token);
             }
