@@ -10,8 +10,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use qkprobe_harness::{control::Control, find, units};
 
-pub(crate) use test::Test;
 use crate::help;
+pub(crate) use test::Test;
 
 /// Kprobes for guest kernels, from outside
 ///

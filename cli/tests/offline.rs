@@ -194,7 +194,7 @@ fn names_that_compilers_make_and_symbols_that_are_no_addresses() {
         "p:g 0x1000",
         "p:h vfs_read a=$arg2 if a.function != vfs_statfs.part.0.isra.0",
     ];
-    place.write("good.txt", &good.join("\n"));
+    place.write("good.txt", good.join("\n"));
     assert_eq!(place.run(&["check", "-k", "vmlinuz", "good.txt"]).code(0).stdout, "8 definitions are good\n");
     for (definition, help) in [
         ("p topa_alloc", "the compiler made topa_alloc.constprop.0 of it"),

@@ -74,10 +74,10 @@ fn run(args: &Test, color: Color) -> Outcome {
         running: BTreeMap::new(),
         closed: false,
     };
-    report::ktap::head(&mut io::stdout().lock(), tests.len(), settings.seed)?;
+    // A reader that has gone is told by the exit status, here and at the end.
+    let _ = report::ktap::head(&mut io::stdout().lock(), tests.len(), settings.seed);
     let reports = boot_test::run_all(&tests, &settings, &interrupt.flag(), &mut display);
     display.clear();
-    // A reader that has gone is told by the exit status.
     let _ = report::ktap::end(&mut io::stdout().lock(), &reports);
     if std::env::var_os("GITHUB_ACTIONS").is_some_and(|it| !it.is_empty()) {
         tell_github(&reports, settings.seed, args.flaky_fails);

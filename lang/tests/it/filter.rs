@@ -266,7 +266,7 @@ fn operators_of_other_languages_have_a_hint() {
         ("file =~ \"/x\"", "a pattern is compared by ~: FIELD ~ \"/etc/*\""),
         ("n is 3", "operators are: ~ != == <= < >= > &"),
     ] {
-        let error = Filter::compile(filter, &definition).expect_err(filter);
+        let error = Filter::compile(filter, &definition, &FakeKernel).expect_err(filter);
         assert_eq!((error.text.as_ref(), error.help.as_deref()), ("Invalid operator", Some(help)), "{filter}");
     }
 }

@@ -87,11 +87,9 @@ fn a_symbol_table_that_is_not_the_kernels_only_adds_to_kallsyms() {
 
 #[test]
 fn a_whole_symbol_table_is_taken_as_it_is() {
-    let names =
-        ["_text", "_stext", "first_alias", "second_alias", "start_kernel", "_etext", "linux_banner", "_end"];
+    let names = ["_text", "_stext", "first_alias", "second_alias", "start_kernel", "_etext", "linux_banner", "_end"];
     let at = [0, 0, 0x80, 0x80, 0x200, 0x1e00, 0x1f00, 0x2000];
-    let mut symbols: Vec<Sym> =
-        names.iter().zip(at).map(|(name, at)| Sym(name, START + at, GLOBAL_FUNC, 1)).collect();
+    let mut symbols: Vec<Sym> = names.iter().zip(at).map(|(name, at)| Sym(name, START + at, GLOBAL_FUNC, 1)).collect();
     let many = ["many_0", "many_1", "many_2", "many_3", "many_4"];
     symbols.extend(many.iter().zip(0..).map(|(name, at)| Sym(name, START + 0x400 + 4 * at, 0x02, 1)));
     symbols.push(Sym(Box::leak("x".repeat(200).into_boxed_str()), START + 0x100, 0x02, 1));
@@ -108,10 +106,7 @@ fn a_part_of_a_symbol_table_without_kallsyms_is_refused_and_a_program_is_not() {
     let tokens = memchr::memmem::find(&bytes, b"3\x004\x005\0").unwrap();
     bytes[tokens] = b'!';
     let text = error(&bytes);
-    assert!(
-        text.contains("names 2 symbols and no start_kernel") && text.contains("no table of name tokens"),
-        "{text}"
-    );
+    assert!(text.contains("names 2 symbols and no start_kernel") && text.contains("no table of name tokens"), "{text}");
     // Without a banner it is no kernel.
     let banner = memchr::memmem::find(&bytes, b"Linux version").unwrap();
     bytes[banner] = b'l';

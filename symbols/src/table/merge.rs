@@ -9,7 +9,8 @@ impl SymbolTable {
     /// Does `other`, the kernel's own table, have names that this one has not at that address? Those of the type `?` do not
     /// count: nothing of their section is loaded, and tables of ELF files leave them out.
     pub(crate) fn lacks(&self, other: &SymbolTable) -> bool {
-        let has = |symbol: &Symbol<'_>| self.rows_named(symbol.whole_name).any(|(_, entry)| entry.addr == symbol.addr.0);
+        let has =
+            |symbol: &Symbol<'_>| self.rows_named(symbol.whole_name).any(|(_, entry)| entry.addr == symbol.addr.0);
         !other.iter().filter(|symbol| symbol.kind != '?').all(|symbol| has(&symbol))
     }
 
