@@ -392,6 +392,7 @@ impl<G: GuestState> Frame<'_, G> {
     ) {
         let (Some(slot), Some(execute)) = (site.slot(self.guard), self.env.arch.as_execute()) else { return };
         let sp = self.drop_over();
+        let on_program_stack = sp.is_some_and(|sp| self.on_program_stack(sp));
         self.addr = self.alias();
         let mut context = self.context(None, None);
         let waits = |probe: &&Arc<Probe<Kprobe>>| probe.payload.is_post() && runs(probe, privileged);
@@ -405,7 +406,7 @@ impl<G: GuestState> Frame<'_, G> {
             return;
         };
         let ways = [successors.first, successors.second.unwrap_or(successors.first)];
-        let may_repeat = self.env.arch.may_restart(slot, self.addr);
+        let may_repeat = !on_program_stack || self.env.arch.may_restart(slot, self.addr);
         let mut instance = Instance {
             kind: Kind::Post,
             token: 0,
@@ -424,9 +425,9 @@ impl<G: GuestState> Frame<'_, G> {
         // The newest last: what is newest arrives first.
         for probe in probes.iter().rev().filter(waits) {
             instance.token = probe.token();
-            // The instruction faulted, or repeats itself: this is the same execution. One that does neither is another vCPU's, in
-            // front of the same successor: the first instructions of a trap run with a program's stack pointer, and programs that
-            // were forked have equal ones.
+            // The instruction faulted, or repeats itself, or the fetch of what it leads to faulted (`iret` to a page that is not
+            // there yet): this is the same execution. On a program's stack one that does not fault is another vCPU's, in front
+            // of the same successor: programs that were forked have equal ones.
             let again = may_repeat && self.env.pending.cancel(Kind::Post, instance.token, instance.sp, instance.first);
             let cell = self.cell(&probe.payload);
             // What has something to do before the instruction has counted a restart that was told already.
@@ -445,11 +446,16 @@ impl<G: GuestState> Frame<'_, G> {
     /// The stack pointer; what it shows to be over is dropped. Kernel code with a program's stack pointer, as at the begin of a
     /// trap, shows nothing: another program's stack, on another vCPU, may have the same page.
     pub(super) fn drop_over(&self) -> Option<u64> {
-        let (sp, arch) = (self.sp()?, self.env.arch);
-        if !arch.is_user_address(GuestAddr(sp)) || arch.is_user_address(self.addr) {
+        let sp = self.sp()?;
+        if !self.on_program_stack(sp) {
             self.env.pending.drop_over(sp, &mut |over| self.abandon(over));
         }
         Some(sp)
+    }
+
+    /// Kernel code with a program's stack pointer, as in the first instructions of a trap.
+    fn on_program_stack(&self, sp: u64) -> bool {
+        self.env.arch.is_user_address(GuestAddr(sp)) && !self.env.arch.is_user_address(self.addr)
     }
 
     /// Puts an instance aside and makes sure that its arrival is seen. `ways` are the addresses behind its keys. False if

@@ -184,6 +184,21 @@ fn an_execution_that_begins_again_is_counted_once() {
     bench.finish();
 }
 
+/// As an `iret` to a page of a program that is not there yet: the kernel brings the page and returns once more.
+#[test]
+fn a_transfer_whose_target_could_not_be_fetched_is_counted_once() {
+    let mut bench = Bench::with_text();
+    let (_, output) = bench.probe("p:a do_one+9 do post");
+    let (vcpu, state) = (bench.vcpu(0, 1 << 16), kernel());
+    bench.execute_last(&vcpu, BRANCH, &state);
+    bench.execute_last(&vcpu, BRANCH, &state);
+    bench.arrive(&vcpu, TAKEN, &state);
+    let totals = bench.totals(output);
+    assert_eq!((totals.hits, totals.reexecuted, totals.missed, totals.abandoned), (1, 1, 0, 0));
+    assert_eq!(bench.awaited(), 0);
+    bench.finish();
+}
+
 /// Two vCPUs on equal stacks, as programs that were forked have them: each execution ends once, whoever of them is first.
 #[test]
 fn executions_of_two_vcpus_on_equal_stacks() {
@@ -191,6 +206,7 @@ fn executions_of_two_vcpus_on_equal_stacks() {
     let (_, output) = bench.probe("p:a do_one+9 do post");
     let (_, second) = bench.probe("p:b do_one+9 do post");
     let (one, other, state) = (bench.vcpu(0, 1 << 16), bench.vcpu(1, 1 << 16), kernel());
+    state.set("sp", 0x7ffe_1000);
     bench.execute_last(&one, BRANCH, &state);
     bench.execute_last(&other, BRANCH, &state);
     assert_eq!(bench.awaited(), 4);
