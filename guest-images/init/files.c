@@ -208,37 +208,65 @@ static __attribute__((unused)) uint64_t physical(unsigned long start)
 	return result;
 }
 
-/* readtext START LENGTH, or START END: numbers or symbols. The guest's own view of its memory, by /proc/kcore. */
-void cmd_readtext(const struct line *line, int at, struct result *result)
+/* A number, a symbol, or a symbol and an offset: SYMBOL+OFFSET. */
+static unsigned long address(const char *text)
 {
-	char *no_number;
-	unsigned long start = strtoul(line->word[at + 1], &no_number, 0);
-	if (*no_number)
-		start = symbol(line->word[at + 1]);
-	unsigned long length = strtoul(line->word[at + 2], &no_number, 0);
-	if (*no_number)
-		length = symbol(line->word[at + 2]) - start;
+	char *no_number, name[128];
+	unsigned long start = strtoul(text, &no_number, 0);
+	size_t length = strcspn(text, "+");
+
+	if (!*no_number || length >= sizeof(name))
+		return start;
+	memcpy(name, text, length);
+	name[length] = 0;
+	start = symbol(name);
+	return start && text[length] ? start + strtoul(text + length + 1, NULL, 0) : start;
+}
+
+/* Opens /proc/kcore, the guest's own view of its memory; `offset` is where `start` lies in it, 0 if it does not. */
+static int open_kcore(unsigned long start, off_t *offset)
+{
 	int fd = open("/proc/kcore", O_RDONLY);
 	ElfW(Ehdr) header;
 	ElfW(Phdr) segment;
-	uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
-	off_t offset = 0;
 	uint64_t memory = -1;
 
-	if (fd < 0 || pread(fd, &header, sizeof(header), 0) != sizeof(header)) {
-		failed_errno(result);
-		return;
+	*offset = 0;
+	if (fd < 0)
+		return fd;
+	if (pread(fd, &header, sizeof(header), 0) != sizeof(header)) {
+		close(fd);
+		return -1;
 	}
 #ifdef __sparc__
 	memory = physical(start);
 #endif
-	for (int i = 0; i < header.e_phnum && !offset; i++) {
+	for (int i = 0; i < header.e_phnum && !*offset; i++) {
 		if (pread(fd, &segment, sizeof(segment), header.e_phoff + i * sizeof(segment)) != sizeof(segment))
 			break;
 		if (segment.p_type == PT_LOAD && start >= segment.p_vaddr && start - segment.p_vaddr < segment.p_memsz)
-			offset = segment.p_offset + (start - segment.p_vaddr);
+			*offset = segment.p_offset + (start - segment.p_vaddr);
 		else if (segment.p_type == PT_LOAD && ~memory && memory >= segment.p_paddr && memory - segment.p_paddr < segment.p_memsz)
-			offset = segment.p_offset + (memory - segment.p_paddr);
+			*offset = segment.p_offset + (memory - segment.p_paddr);
+	}
+	return fd;
+}
+
+/* readtext START LENGTH, or START END: numbers or symbols. */
+void cmd_readtext(const struct line *line, int at, struct result *result)
+{
+	char *no_number;
+	unsigned long start = address(line->word[at + 1]);
+	unsigned long length = strtoul(line->word[at + 2], &no_number, 0);
+	if (*no_number)
+		length = address(line->word[at + 2]) - start;
+	off_t offset;
+	int fd = open_kcore(start, &offset);
+	uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+
+	if (fd < 0) {
+		failed_errno(result);
+		return;
 	}
 	for (unsigned long at_byte = 0; offset && at_byte < length;) {
 		uint8_t buffer[65536];
@@ -256,6 +284,34 @@ void cmd_readtext(const struct line *line, int at, struct result *result)
 		done(result, "start=%#lx length=%lu fnv1a=%016llx", start, length, (unsigned long long)hash);
 	else
 		failed(result, "no memory at %#lx", start);
+}
+
+/* untiltext MS ADDRESS BYTE: reads the byte of the kernel's text until it is this one, in hexadecimal */
+void cmd_untiltext(const struct line *line, int at, struct result *result)
+{
+	uint64_t start = now_ns(), end = start + number(line->word[at + 1]) * UINT64_C(1000000);
+	unsigned long where = address(line->word[at + 2]);
+	unsigned long wanted = strtoul(line->word[at + 3], NULL, 16);
+	uint8_t byte = 0;
+
+	do {
+		off_t offset;
+		int fd = open_kcore(where, &offset);
+		int have = fd >= 0 && offset && pread(fd, &byte, 1, offset) == 1;
+
+		if (fd >= 0)
+			close(fd);
+		if (!have) {
+			failed(result, "no memory at %#lx", where);
+			return;
+		}
+		if (byte == wanted) {
+			done(result, "ms=%.1f", (now_ns() - start) / 1e6);
+			return;
+		}
+		usleep(10000);
+	} while (now_ns() < end);
+	failed(result, "still %02x after %s ms", byte, line->word[at + 1]);
 }
 
 /* Opens what lies at this address, whatever that is, and tells what the kernel said. */

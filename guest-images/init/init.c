@@ -135,6 +135,7 @@ static const struct {
 	{ "time", 2, cmd_time },
 	{ "uname", 0, cmd_uname },
 	{ "until", 3, cmd_until },
+	{ "untiltext", 3, cmd_untiltext },
 	{ "usercode", 2, cmd_usercode },
 	{ "wait", 0, cmd_wait },
 	{ "write", 1, cmd_write },

@@ -63,7 +63,7 @@ __attribute__((noreturn)) void power_off(void);
 command cmd_getppid, cmd_openclose, cmd_fork, cmd_exec, cmd_pipe, cmd_usercode, cmd_call, cmd_memtouch, cmd_busy,
 	cmd_sleep, cmd_time, cmd_epoll, cmd_recurse;
 /* files.c */
-command cmd_write, cmd_write_trunc, cmd_append, cmd_write_loop, cmd_cat, cmd_kallsyms, cmd_readtext;
+command cmd_write, cmd_write_trunc, cmd_append, cmd_write_loop, cmd_cat, cmd_kallsyms, cmd_readtext, cmd_untiltext;
 command cmd_openhex, cmd_openmany, cmd_openptr, cmd_until;
 /* machine.c */
 command cmd_say, cmd_uname, cmd_sethost, cmd_panic, cmd_poweroff, cmd_tasks;

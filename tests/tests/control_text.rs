@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{WAIT_FOR_OPTIMIZER, WATCH_OPTIMIZER, image, instructions, symbol};
+use common::{image, instructions, symbol, until_jump};
 use qkprobe_arch::GuestAddr;
 use qkprobe_tests::{Boot, Guest, GuestKernel, Qemu};
 use serde_json::{Value, json};
@@ -40,11 +40,10 @@ fn gone_and_back() {
         let steps = [
             "getppid 500".to_owned(),
             [
-                WATCH_OPTIMIZER.join("\n"),
                 format!("append {TRACING}/kprobe_events p:wide {GETPPID}+{short}"),
                 format!("write {TRACING}/events/kprobes/wide/enable 1"),
                 format!("until 1000000 {KPROBES} [OPTIMIZED]"),
-                WAIT_FOR_OPTIMIZER.to_owned(),
+                until_jump(&format!("{GETPPID}+{short}")),
                 "getppid 700".to_owned(),
             ]
             .join("\n"),

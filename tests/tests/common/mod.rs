@@ -31,13 +31,11 @@ pub(crate) fn image(kernel: GuestKernel) -> KernelImage {
     KernelImage::load(&Cache::open().unwrap().kernel(kernel).unwrap()).unwrap()
 }
 
-/// Lines of a script that wait until the guest's kernel has made jumps of its kprobes, or breakpoints of jumps: its list says so as soon as
-/// that is decided. [`WATCH_OPTIMIZER`] comes before what makes it decide.
-pub(crate) const WAIT_FOR_OPTIMIZER: &str = "until 1000000 /sys/kernel/tracing/trace function kprobe_optimizer";
-pub(crate) const WATCH_OPTIMIZER: [&str; 2] = [
-    "write /sys/kernel/tracing/events/workqueue/workqueue_execute_end/enable 1",
-    "write-trunc /sys/kernel/tracing/trace 0",
-];
+/// The line of a script that waits until an x86 kernel has put a jump in the place of its kprobe's breakpoint: its list of kprobes says so
+/// as soon as that is decided.
+pub(crate) fn until_jump(place: &str) -> String {
+    format!("untiltext 1000000 {place} e9")
+}
 
 /// Waits until QEMU's main loop waits for a vCPU: it has been asked to stop the machine, and a vCPU is held in a callback.
 #[track_caller]
