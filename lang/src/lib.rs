@@ -28,7 +28,7 @@ mod target;
 
 pub use arg::{Arg, ArgType, Bits, TypeKind};
 pub use command::{Command, Definition, Delete, Events, Kind, Place, PlaceBy, not_a_boundary, parse};
-pub use config::{Action, Backpressure, Config, ConfigError, Format, Privilege};
+pub use config::{Action, Backpressure, Config, ConfigError, Format, Privilege, read_text};
 pub use diag::Diagnostic;
 pub use effect::{EffectSpec, Effects, FaultAttr, FaultState, FlowChange, Halt, HitMachine, Replacement, Set, When};
 pub use filter::{Common, Filter, FilterError};

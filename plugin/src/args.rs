@@ -112,7 +112,8 @@ impl Settings {
     /// Takes from a file what nothing before it has said; returns what it says about `verify`, which the command line
     /// may still overrule.
     fn read_config(&mut self, path: &str) -> Result<Option<bool>, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("config={path}: cannot read: {error}"))?;
+        let text =
+            qkprobe_lang::read_text(path.as_ref()).map_err(|error| format!("config={path}: cannot read: {error}"))?;
         let Config { kernel, out, format, summary, backpressure, slide, control, verify, probes } =
             Config::parse(path, &text).map_err(|error| error.to_string())?;
         self.kernels.extend(kernel);

@@ -372,7 +372,7 @@ impl TestFile {
     /// It cannot be read; or as [`TestFile::parse`].
     pub fn read(path: &Path) -> Result<Self, String> {
         let text =
-            std::fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+            qkprobe_lang::read_text(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
         Self::parse(path, &text).map_err(|error| error.to_string())
     }
 }

@@ -86,7 +86,7 @@ pub(crate) fn check(args: &Check) -> Outcome {
 }
 
 fn read(path: &Path) -> Result<Definitions, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+    let text = qkprobe_lang::read_text(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
     if boot_test::is_test(&text) {
         let test = boot_test::TestFile::parse(path, &text).map_err(|error| error.to_string())?;
         let expect = test.expect.into_iter().map(|expect| (path.to_owned(), expect)).collect();

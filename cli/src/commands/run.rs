@@ -62,7 +62,7 @@ pub(crate) fn boot(args: &BootArgs, kernel: &Path) -> Result<Boot, Failure> {
 
 /// A file of probes, parsed here so that a mistake is told before anything starts.
 pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
-    let text = std::fs::read_to_string(path)
+    let text = qkprobe_lang::read_text(path)
         .map_err(|error| Failure::usage(format!("-c {}: cannot be read: {error}", path.display())))?;
     if boot_test::is_test(&text) {
         let path = path.display();

@@ -34,6 +34,8 @@
 mod probe;
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +44,22 @@ use toml::de::{DeTable, DeValue};
 
 use crate::options::ProbeConfig;
 use crate::suggest;
+
+/// The longest file of probes or of a boot test; 100,000 definitions have 10 MB.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+/// Reads a file that a user wrote, which may be named by mistake: a device that never ends, a disk image.
+///
+/// # Errors
+/// It cannot be read, is no UTF-8, or has more than 64 MiB.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text)?;
+    if read as u64 > MAX_TEXT_BYTES {
+        return Err(io::Error::other("it has more than 64 MiB, which no file of probes has"));
+    }
+    Ok(text)
+}
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -142,3 +142,11 @@ fn lists() {
     assert_eq!(Config::parse("probes.conf", "[[probe]]\ndef = 'p f'\n").expect("TOML").probes.len(), 1);
     assert_eq!(Config::parse("probes.conf", "").expect("nothing").probes.len(), 0);
 }
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let error = qkprobe_lang::read_text("/dev/zero".as_ref()).expect_err("no end").to_string();
+    assert_eq!(error, "it has more than 64 MiB, which no file of probes has");
+    assert!(qkprobe_lang::read_text("/dev/null".as_ref()).expect("nothing").is_empty());
+    assert!(qkprobe_lang::read_text("/".as_ref()).is_err());
+}
