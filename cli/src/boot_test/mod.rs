@@ -5,6 +5,8 @@ pub mod expect;
 #[cfg(test)]
 mod expect_tests;
 pub mod file;
+#[cfg(test)]
+mod file_tests;
 mod guest_ktap;
 #[cfg(test)]
 mod guest_ktap_tests;
