@@ -144,7 +144,7 @@ fn github_gets_annotations_and_a_summary() {
     let begin = "::error file=tests/0-bad.toml,line=";
     let title = "title=bad%2C 100%25%3A fail::expected: ";
     assert_eq!(annotations.len(), 3, "{}", done.stderr);
-    assert_eq!(annotations[0], format!("{begin}9,{title}open never hits; found: 1 hits"));
+    assert_eq!(annotations[0], format!("{begin}9,{title}open never hits; found: 1 hit"));
     assert_eq!(annotations[1], format!("{begin}11,{title}open hits at most 1; found: 2 hits"));
     assert_eq!(annotations[2], format!("{begin}14,{title}the console says 50%25: a,b; found: it does not"));
     assert!(!done.stdout.contains("::error"), "{}", done.stdout);
@@ -157,7 +157,7 @@ fn github_gets_annotations_and_a_summary() {
     assert!(summary.starts_with(&head), "{summary}");
     let skipped = summary.lines().find(|line| line.contains("| 2&#45;too&#45;old | skipped | ")).unwrap();
     assert!(skipped.ends_with(" | QEMU 11.1.3 is older than 99.0.0 |"), "{summary}");
-    assert!(summary.contains("\ntests/0-bad.toml:9: expected: open never hits; found: 1 hits\n"), "{summary}");
+    assert!(summary.contains("\ntests/0-bad.toml:9: expected: open never hits; found: 1 hit\n"), "{summary}");
     assert_harmless(&summary);
     let xml = std::fs::read_to_string(place.path("r.xml")).unwrap();
     let case = r#"<testcase name="bad, 100%" classname="tests/0-bad.toml" time=""#;

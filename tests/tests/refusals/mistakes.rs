@@ -73,7 +73,7 @@ pub(crate) const MISTAKES: &[Mistake] = &[
     bad(&["config=huge.toml"], &["huge.toml:2", "The line is too long", "help: at most 4094 bytes"]),
     bad(&["config=long.toml"], &["long.toml:2", "The line is too long", "help: at most 4094 bytes"]),
     // Filters.
-    bad(&["filter=a==1", "probe=p:x vfs_read a=%ax"], &["filter=: stands behind the probe= or count="]),
+    bad(&["filter=a==1", "probe=p:x vfs_read a=%ax"], &["filter=: stands after the probe= or count="]),
     bad(&["probe=p:x vfs_read a=%ax", "filter=b==1"], &["probe=p:x vfs_read a=%ax", "Field not found", "b==1", "^"]),
     bad(&["probe=p:x vfs_read a=%ax", "filter=a=="], &["Invalid value (did you forget quotes)?", "^"]),
     bad(&["probe=p:x vfs_read a=%ax", "filter=(a==1"], &["Too many '('", "^"]),
@@ -86,7 +86,7 @@ pub(crate) const MISTAKES: &[Mistake] = &[
         &["probe=p:x vfs_read a=%ax", "filter=a.function == pfn_to_mfn"],
         &["Function not found", "help: the compiler made pfn_to_mfn.part.0"],
     ),
-    bad(&["probe=p:x vfs_read a=%ax", "filter=a==1", "filter=a==2"], &["filter=: stands behind", "once"]),
+    bad(&["probe=p:x vfs_read a=%ax", "filter=a==1", "filter=a==2"], &["filter=: stands after", "once"]),
     // Options of a line.
     bad(
         &["probe=p:x vfs_read do skpi"],
@@ -203,7 +203,7 @@ pub(crate) const MISTAKES: &[Mistake] = &[
     bad(&["kernel=none"], &["kernel=none: ", "cannot be read: No such file or directory"]),
     bad(&["kernel=."], &["kernel=.: ", "is a directory; give the file in it: vmlinux, vmlinuz, System.map"]),
     bad(&["kernel=empty"], &["kernel=empty: ", "is empty; ", FORMS]),
-    bad(&["kernel=garbage"], &["kernel=garbage: ", "seems to be no kernel (it begins with [c7, 28, 19", FORMS]),
+    bad(&["kernel=garbage"], &["kernel=garbage: ", "seems to be no kernel (it begins with the bytes c7 28 19", FORMS]),
     bad(&["kernel=half"], &["kernel=half: ", CUT, "copy it again"]),
     bad(&["kernel=stub"], &["kernel=stub: ", "as Debian ships it; give the vmlinuz of the same kernel instead"]),
     bad(
