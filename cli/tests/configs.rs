@@ -150,7 +150,7 @@ fn assert_reads(ran: &Ran) {
     let all = ran.hits("kprobes/all");
     assert!(steps.iter().sum::<u64>().abs_diff(all) <= all / 50, "{steps:?} of {all}");
     assert!(all > 400, "{all}");
-    assert_eq!(ran.hits("read/slow"), steps[4]);
+    assert!(ran.hits("read/slow").abs_diff(steps[4]) <= all / 50, "{} of {steps:?}", ran.hits("read/slow"));
 }
 
 /// The script touched seven pages from here on, one after the other.
